@@ -1,0 +1,240 @@
+"""The command line: a verb is a config class and a function of it. Results go to stdout, errors to stderr in one line.
+
+Flags are the config's fields, with underscores or hyphens; their help is the field's docstring. The function is imported when
+it is called, because torch and diffusers take seconds and a misspelt flag should not wait for them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from wan_alpha import __version__, config, console, recipes
+from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean
+from wan_alpha.geometry import ClipSize
+from wan_alpha.run_record import config_as_json
+
+USAGE_EXIT, INTERRUPT_EXIT, BROKEN_PIPE_EXIT = 2, 130, 141
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """A stage: its config class, `module:function`, and the field that words before the first flag fill."""
+
+    config: type[config.RunConfig]
+    function: str
+    words: str | None = None
+
+
+VERBS = {
+    "prepare": Verb(config=config.PrepareConfig, function="wan_alpha.prepare:prepare", words="source"),
+    "train-vae": Verb(config=config.TrainVaeConfig, function="wan_alpha.train.vae:train"),
+    "cache": Verb(config=config.CacheConfig, function="wan_alpha.cache:cache"),
+    "train-dit": Verb(config=config.TrainDitConfig, function="wan_alpha.train.dit:train"),
+    "generate": Verb(config=config.GenerateConfig, function="wan_alpha.generate:generate", words="prompt"),
+    "export": Verb(config=config.ExportConfig, function="wan_alpha.export:export", words="source"),
+    "evaluate": Verb(config=config.EvaluateConfig, function="wan_alpha.evaluate:evaluate"),
+}
+
+SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
+"""Bare switches of the seed's Stage-2 command -> what they are here. RGBA is what this project does, always."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for an error that names its cure, 130 when interrupted."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        lines = _dispatch(tokens)
+    except WanAlphaError as error:
+        if "--debug" in tokens:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_EXIT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPT_EXIT
+    return _print(lines)
+
+
+def _dispatch(tokens: list[str]) -> list[str]:
+    """The lines that a command prints at its end."""
+    name, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        return _overview()
+    if name == "--version":
+        return [f"wan-alpha {__version__}"]
+    if name == "recipes":
+        return _list_recipes(rest)
+    if name not in VERBS:
+        raise UsageError(f"unknown command {name!r}", do=did_you_mean(name, [*VERBS, "recipes"]))
+    return _run(name, rest)
+
+
+def _run(name: str, tokens: list[str]) -> list[str]:
+    verb, (options, rest) = VERBS[name], _take_options(tokens)
+    if {"-h", "--help"} & set(rest):
+        return [_help(name)]
+    default = getattr(recipes.get_recipe(options.recipe), name.replace("-", "_")) if options.recipe else verb.config()
+    resolved = parse_config(name, default, rest)
+    _check_size(resolved)
+    if options.dry_run:
+        return [json.dumps(config_as_json(resolved), indent=2, ensure_ascii=False)]
+    first_process = os.environ.get("RANK", "0") == "0"
+    console.configure(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
+    module, function = verb.function.split(":")
+    result = getattr(import_module(module), function)(resolved)
+    return list(_result_lines(result)) if first_process else []
+
+
+def _take_options(tokens: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What every verb has beside its config: recipe, dry_run, debug. Then the rest, in its order."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    parser.add_argument("--debug", action="store_true")
+    try:
+        return parser.parse_known_args(tokens)
+    except argparse.ArgumentError:
+        raise UsageError("--recipe", got="no name", do=did_you_mean("", list(recipes.RECIPES))) from None
+
+
+def parse_config(name: str, default: config.RunConfig, tokens: list[str]) -> config.RunConfig:
+    """The default with the command line's flags on top; UsageError, in one line, for anything that does not fit."""
+    words = VERBS[name].words
+    if tokens and not tokens[0].startswith("-"):
+        if words is None:
+            raise UsageError(f"{name}: {tokens[0]!r} belongs to no flag", do=f"wan-alpha {name} --help")
+        tokens = [f"--{words}", *tokens]
+    tokens = _translate_seed_switches(tokens) if name == "train-dit" else tokens
+    known = _flags(default)
+    for token in tokens:
+        flag = token.partition("=")[0].removeprefix("--").replace("-", "_")
+        if token.startswith("--") and flag not in known:
+            raise UsageError(f"{name}: unknown flag --{flag}", do=_suggest_flag(name, flag, known))
+    return _tyro(name, default, tokens)
+
+
+def _translate_seed_switches(tokens: list[str]) -> list[str]:
+    translated: list[str] = []
+    for token in tokens:
+        switch = token.removeprefix("--").replace("-", "_") if token.startswith("--") else ""
+        translated += SEED_SWITCHES.get(switch, [token])
+    return translated
+
+
+def _flags(default: config.RunConfig) -> list[str]:
+    """Field names; a switch also has its opposite, no_NAME."""
+    fields = dataclasses.fields(default)
+    return [f.name for f in fields] + [f"no_{f.name}" for f in fields if f.type is bool]
+
+
+def _suggest_flag(name: str, flag: str, known: list[str]) -> str:
+    hint, _, _ = did_you_mean(flag, known).partition("known: ")
+    return f"{hint.replace(chr(39), '').replace('did you mean ', 'did you mean --')}wan-alpha {name} --help lists all"
+
+
+def _help(name: str) -> str:
+    """tyro prints a verb's help and leaves; here it comes back as text."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        _tyro(name, VERBS[name].config(), ["--help"])
+    return out.getvalue().rstrip()
+
+
+def _tyro(name: str, default: config.RunConfig, tokens: list[str]) -> config.RunConfig:
+    """Parse with tyro; its boxed errors become one UsageError."""
+    import tyro
+
+    boxed = io.StringIO()
+    prog, description = f"wan-alpha {name}", _description(name)
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(type(default), default=default, args=tokens, prog=prog, description=description, use_underscores=True)
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(f"{name}: {_one_line(boxed.getvalue())}", do=f"wan-alpha {name} --help") from None
+        raise
+
+
+def _description(name: str) -> str:
+    verb = VERBS[name]
+    usage = f"wan-alpha {name}{f' [{verb.words.upper()} ...]' if verb.words else ''} [--recipe NAME] [--dry_run] [--debug] [OPTIONS]"
+    return "\n\n".join(
+        [
+            inspect.getdoc(verb.config) or "",
+            usage,
+            f"--recipe: start from a complete configuration ({', '.join(recipes.RECIPES)}) in place of the defaults shown here. "
+            "--dry_run: print the resolved configuration as JSON and stop. --debug: full tracebacks and more log.",
+        ]
+    )
+
+
+def _one_line(boxed: str) -> str:
+    """The message of tyro's error panel: what stands after its title and before the rule that closes the message."""
+    rows = [stripped for row in boxed.splitlines() if (stripped := row.strip(" │╭╮╰╯├┤"))]
+    is_rule = [not row.strip("-─") for row in rows]
+    start = 2 if is_rule[1:2] == [True] else 1
+    end = is_rule.index(True, start) if True in is_rule[start:] else len(rows)
+    return " ".join(rows[start:end]).rstrip(".")
+
+
+def _check_size(resolved: config.RunConfig) -> None:
+    """A size that no stage can use stops here, before seconds of imports."""
+    if hasattr(resolved, "num_frames"):
+        ClipSize(num_frames=resolved.num_frames, height=resolved.height, width=resolved.width)  # type: ignore[attr-defined]
+
+
+def _overview() -> list[str]:
+    docs = {name: (inspect.getdoc(verb.config) or "").partition(": ")[2] for name, verb in VERBS.items()}
+    return [
+        f"wan-alpha {__version__}: text to video with a transparent background. The stages, in order:",
+        "",
+        *(f"  {number}. {name:<10} {doc}" for number, (name, doc) in enumerate(docs.items(), 1)),
+        "",
+        "  wan-alpha STAGE --help       flags of a stage",
+        "  wan-alpha STAGE --recipe R   start from a complete configuration; --dry_run prints it",
+        "  wan-alpha recipes [R]        the recipes, or the whole story of one",
+        "  wan-alpha --version",
+    ]
+
+
+def _list_recipes(names: list[str]) -> list[str]:
+    """One line per recipe, or the whole docstring of those named."""
+    if names:
+        return [inspect.getdoc(recipes.find(name)) or "" for name in names]
+    return [f"{name:<14} {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in recipes.RECIPES.items()]
+
+
+def _result_lines(result: object) -> Iterable[str]:
+    """What a verb returned, shortly: a report's summary, a table, paths, or nothing."""
+    summary = getattr(result, "summary", None)
+    if summary is not None:
+        yield from _result_lines(summary() if callable(summary) else summary)
+    elif isinstance(result, Mapping):
+        yield from (f"{key}: {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in result.items())
+    elif isinstance(result, (list, tuple)):
+        for item in result:
+            yield from _result_lines(item)
+    elif result is not None:
+        yield str(result)
+
+
+def _print(lines: list[str]) -> int:
+    """Print; a reader that left early (`| head`) is no error worth a traceback."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
+        return BROKEN_PIPE_EXIT
+    return 0

@@ -1,0 +1,161 @@
+"""The table of a dataset: which files make a clip, and its prompt. Read as text: 001 stays 001, an empty prompt stays empty.
+
+    video,prompt                   <video>_rgb.mp4 + <video>_alpha.mp4 in the dataset's folder (what prepare writes), or an RGBA file
+    video_fgr,video_pha,prompt     two files per row; frame_height and frame_width are ignored (their publishers swap them)
+    JSONL                          {"rgba": file, "prompt": ...} or {"rgb": file, "alpha": file, "prompt": ...}, or the columns above
+"""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_alpha.errors import DatasetError, did_you_mean
+from wan_alpha.media.atomic import beside
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TABLES = ("metadata.csv", "metadata.jsonl")
+IGNORED_COLUMNS = ("frame_height", "frame_width")
+COLOUR, MATTE = "_rgb", "_alpha"
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEntry:
+    """One row: either rgba, or rgb and alpha."""
+
+    name: str
+    prompt: str
+    rgba: Path | None = None
+    rgb: Path | None = None
+    alpha: Path | None = None
+
+
+def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video") -> list[ClipEntry]:
+    """Entries of METADATA (default: metadata.csv or metadata.jsonl in BASE), in its order. KEY is the column that names the clip.
+
+    DatasetError names the table and the row: unknown columns, a missing file or matte, a path that leaves BASE.
+    """
+    if not base.is_dir():
+        raise DatasetError(base, got="no such folder", expected="a prepared dataset", do="run wan-alpha prepare, or correct --dataset_base_path")
+    table = metadata or next((base / name for name in DEFAULT_TABLES if (base / name).is_file()), base / DEFAULT_TABLES[0])
+    if not table.is_file():
+        raise DatasetError(table, got="no such file", expected="a table of clips", do="run wan-alpha prepare, or give --dataset_metadata_path")
+    rows = _read_rows(table)
+    if not rows:
+        raise DatasetError(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
+    ignored = [name for name in IGNORED_COLUMNS if name in rows[0][1]]
+    if ignored:
+        log.info("%s: %s ignored; sizes come from the files", table, " and ".join(ignored))
+    return [_entry(base, f"{table}, line {line}", row, key) for line, row in rows]
+
+
+def write_manifest(rows: Iterable[tuple[str, str]], path: Path) -> None:
+    """metadata.csv with the columns video,prompt."""
+    with beside(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["video", "prompt"])
+        writer.writerows(rows)
+
+
+def _read_rows(table: Path) -> list[tuple[int, Row]]:
+    """(line number, row) pairs; every value is a string."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        if table.suffix.lower() == ".jsonl":
+            return [(n, _json_row(table, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(table, got=f"{type(error).__name__} ({error})", expected="a UTF-8 table", do="save it as CSV or JSONL in UTF-8") from error
+    for line, row in rows:
+        if None in row or None in row.values():
+            columns = ", ".join(reader.fieldnames or [])
+            raise DatasetError(f"{table}, line {line}", got="more or fewer cells than columns", expected=columns, do="put quotes around prompts with commas")
+    return rows
+
+
+def _json_row(table: Path, line: int, text: str) -> Row:
+    where = f"{table}, line {line}"
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DatasetError(where, got=f"broken JSON ({error.msg})", expected="one JSON object per line") from error
+    if not isinstance(row, dict):
+        raise DatasetError(where, got=type(row).__name__, expected="one JSON object per line")
+    row = {name: value for name, value in row.items() if name not in IGNORED_COLUMNS}
+    wrong = next((name for name in ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt") if not isinstance(row.get(name, ""), str)), None)
+    if wrong is not None:
+        raise DatasetError(where, got=f"{wrong} = {row[wrong]!r}", expected="text in quotes")
+    return row
+
+
+def _entry(base: Path, where: str, row: Row, key: str) -> ClipEntry:
+    prompt = row.get("prompt")
+    if prompt is None and "status" not in row:  # the published Stage-1 table has a status and no prompt
+        raise _missing_column(where, row, "prompt")
+    prompt = prompt or ""
+    for rgb, alpha in (("video_fgr", "video_pha"), ("rgb", "alpha")):
+        if rgb in row and alpha in row:
+            files = [_file(base, where, column, row[column]) for column in (rgb, alpha)]
+            return ClipEntry(name=_stem(row[rgb]), prompt=prompt, rgb=files[0], alpha=files[1])
+        if (rgb in row) != (alpha in row) and key not in row:
+            raise _missing_column(where, row, alpha if rgb in row else rgb)
+    if "rgba" in row:
+        return ClipEntry(name=_stem(row["rgba"]), prompt=prompt, rgba=_file(base, where, "rgba", row["rgba"]))
+    if key not in row:
+        raise _missing_column(where, row, key)
+    return _named(base, where, key, row[key], prompt)
+
+
+def _named(base: Path, where: str, column: str, value: str, prompt: str) -> ClipEntry:
+    """The seed's rule: VALUE is a stem; it may also be a file name of either half, or an RGBA file or folder."""
+    path = _inside(base, where, column, value)
+    bare = path.name.removesuffix(path.suffix) if path.suffix.lower() in (".mp4", ".mov", ".mkv", ".webm") else path.name
+    for stem in dict.fromkeys((path.name, bare, bare.removesuffix(COLOUR))):
+        rgb, alpha = (path.with_name(f"{stem}{half}.mp4") for half in (COLOUR, MATTE))
+        if rgb.is_file() and alpha.is_file():
+            return ClipEntry(name=stem, prompt=prompt, rgb=_file(base, where, column, str(rgb)), alpha=_file(base, where, column, str(alpha)))
+        if rgb.is_file() or alpha.is_file():
+            got, expected = (rgb, alpha) if rgb.is_file() else (alpha, rgb)
+            raise DatasetError(where, got=f"{got.name} alone", expected=f"{expected.name} beside it", do="run wan-alpha prepare again or remove the row")
+    if path.exists():
+        return ClipEntry(name=_stem(value), prompt=prompt, rgba=path)
+    raise DatasetError(
+        where, got=f"{column} = {value!r}, which is not in {base}", expected=f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file", do="check --dataset_base_path"
+    )
+
+
+def _file(base: Path, where: str, column: str, value: str) -> Path:
+    path = _inside(base, where, column, value)
+    if not path.exists():
+        raise DatasetError(where, got=f"{column} = {value!r}, which is not in {base}", expected="an existing file", do="check --dataset_base_path")
+    return path
+
+
+def _inside(base: Path, where: str, column: str, value: str) -> Path:
+    if not value.strip():
+        raise DatasetError(where, got=f"an empty {column}", expected="the name of a clip")
+    if "\0" in value:
+        raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
+    path = base / value
+    if not path.resolve().is_relative_to(base.resolve()):
+        raise DatasetError(where, got=f"{column} = {value!r}, which leaves {base}", expected="a path inside the dataset's folder", do="move the file there")
+    return path
+
+
+def _stem(value: str) -> str:
+    """File name without its extension and without the colour half's suffix."""
+    name = Path(value).name
+    return name.removesuffix(Path(value).suffix if Path(value).suffix[1:].isalnum() else "").removesuffix(COLOUR)
+
+
+def _missing_column(where: str, row: Row, column: str) -> DatasetError:
+    found = [name for name in row if name]
+    hint = did_you_mean(column, found).split("known:")[0].strip()
+    return DatasetError(where, got=f"columns {', '.join(found)}", expected=f"a column {column!r}", do=hint or "rename the column, or name it in --data_file_keys")

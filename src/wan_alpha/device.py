@@ -1,0 +1,36 @@
+"""The one place where a device and the dtype of frozen weights are chosen. Stages choose, and pass them in."""
+
+import os
+
+import torch
+
+from wan_alpha.config import Device, Precision
+from wan_alpha.errors import UsageError
+
+
+def choose_device(name: Device = "auto") -> torch.device:
+    """auto takes cuda, then mps, then cpu. With several processes, each takes the card of its LOCAL_RANK.
+
+    Raises UsageError when the device asked for is not there.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(kind for kind in present if present[kind]) if name == "auto" else name
+    if not present[chosen]:
+        raise UsageError(f"--device {chosen}", got="a machine without it", expected=_listed(present), do="use --device auto")
+    if chosen == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device(chosen)
+
+
+def frozen_dtype(precision: Precision = "auto", *, device: torch.device) -> torch.dtype:
+    """Dtype of weights that are never trained: auto is bfloat16 on a cuda device that has it, float32 elsewhere.
+
+    Trainable weights are float32 always: AdamW in bfloat16 cannot move DoRA magnitudes.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _listed(present: dict[str, bool]) -> str:
+    return "one of auto, " + ", ".join(kind for kind, there in present.items() if there)

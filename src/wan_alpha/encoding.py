@@ -1,0 +1,147 @@
+"""From files to the RGBA VAE, and from clips to cached latents: what several stages share."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wan_alpha.checkpoints.files import read_metadata, sha256
+from wan_alpha.checkpoints.stage1 import Stage1Tensors, read_decoder_lora, read_merge
+from wan_alpha.config import BaseModelConfig, CacheConfig
+from wan_alpha.data.clips import ClipDataset, Sample, usable_entries
+from wan_alpha.data.draws import generator_at
+from wan_alpha.data.latents import CacheIndex, clip_path, fingerprint, write_clip, write_index, write_prompts
+from wan_alpha.data.manifest import ClipEntry, read_manifest
+from wan_alpha.device import choose_device, frozen_dtype
+from wan_alpha.errors import UsageError
+from wan_alpha.geometry import ClipSize
+from wan_alpha.models.load import BaseSource, load_text_encoder, load_vae, resolve_base
+from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
+from wan_alpha.models.text import encode_prompts
+from wan_alpha.objectives.transparency import gaussian_ellipse
+from wan_alpha.progress import progress
+from wan_alpha.rgba import HARD_THRESHOLD, RENDER_COLOURS, hard_render, to_signed
+
+log = logging.getLogger(__name__)
+
+
+def stage1_parts(config: BaseModelConfig) -> tuple[Stage1Tensors | None, Stage1Tensors | None]:
+    """(merge block, decoder LoRA) of the files in the config; a full Stage-1 checkpoint given once serves for both."""
+    merge_path, lora_path = config.feature_merge_checkpoint, config.vae_lora_path
+    merge = read_merge(merge_path) if merge_path else None
+    lora = read_decoder_lora(lora_path) if lora_path else None
+    if merge is None and lora is not None and lora.merge:
+        merge = lora
+    if lora is None and merge is not None and merge.rgb_lora:
+        lora = merge
+    return merge, lora
+
+
+def load_rgba_vae(config: BaseModelConfig, *, device: torch.device) -> RGBAlphaVAE:
+    """The trained RGBA VAE for inference, float32, frozen. Raises UsageError when the config names no Stage-1 file at all."""
+    merge, lora = stage1_parts(config)
+    if merge is None and lora is None:
+        raise UsageError(
+            "RGBA VAE", got="no Stage-1 file", expected="--feature_merge_checkpoint or --vae_lora_path", do="run wan-alpha train-vae first"
+        )
+    vae = load_vae(resolve_base(config), dtype=torch.float32, device=device)
+    return build_rgba_vae(vae, merge=merge, decoder_lora=lora).to(device).eval().requires_grad_(False)
+
+
+def require_merge_block(config: BaseModelConfig, *, verb: str) -> None:
+    """Encoding clips needs a merge block; decoders alone only generate."""
+    if stage1_parts(config)[0] is None:
+        raise UsageError(
+            verb, got="no merge block", expected="--feature_merge_checkpoint", do="give feature_merge_epoch_N.safetensors or a Stage-1 checkpoint"
+        )
+
+
+@torch.no_grad()
+def encode_clip(
+    rgba_vae: RGBAlphaVAE, rgb: Float[Tensor, "B 3 T H W"], alpha: Float[Tensor, "B 1 T H W"], *, colour: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B z t h w"]:
+    """Normalised latents of straight clips in [0, 1], hard-rendered on one background colour per clip (Eq. 2-4)."""
+    rendered = hard_render(rgb, alpha, colour, threshold=HARD_THRESHOLD)
+    return rgba_vae.normalise(rgba_vae.encode(to_signed(rendered), to_signed(alpha)))
+
+
+def build_cache(config: CacheConfig, *, key: str = "video") -> CacheIndex:
+    """Encode every clip of the dataset into config.output_path; clips that an interrupted run finished are kept.
+
+    key: the table's column that names the clip. Refuses (CacheError) a folder whose clips have another fingerprint by rebuilding them.
+    """
+    require_merge_block(config, verb="cache")
+    device = choose_device(config.device)
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    entries, skipped = usable_entries(
+        read_manifest(config.dataset_base_path, config.dataset_metadata_path, key=key), on_bad_sample=config.on_bad_sample
+    )
+    for line in skipped:
+        log.warning("left out of the cache: %s", line)
+    rgba_vae = load_rgba_vae(config, device=device)
+    mark = fingerprint(_encoder_tensors(rgba_vae), {"size": asdict(size), "draws": config.draws, "seed": config.seed})
+    folder = config.output_path
+    with progress("caching", total=len(entries)) as advance:
+        for i, entry in enumerate(entries):
+            if not _is_cached(clip_path(folder, i), f"{mark} {entry.name}"):
+                latents, gaussian = _encode_draws(rgba_vae, _dataset(config, entry, i, size), config, device)
+                write_clip(folder, i, latents=latents, gaussian=gaussian, fingerprint=f"{mark} {entry.name}")
+            advance()
+    source = resolve_base(config)
+    write_prompts(folder, _embed({entry.prompt for entry in entries} | {""}, config, source, device))
+    index = CacheIndex(
+        fingerprint=mark,
+        names=tuple(entry.name for entry in entries),
+        prompts=tuple(entry.prompt for entry in entries),
+        num_frames=size.num_frames,
+        height=size.height,
+        width=size.width,
+        draws=config.draws,
+        max_sequence_length=config.max_sequence_length,
+        weights={str(path): sha256(path) for path in (config.feature_merge_checkpoint, config.vae_lora_path, config.base_vae_path) if path and path.is_file()},
+    )
+    write_index(folder, index)
+    return index
+
+
+def _dataset(config: CacheConfig, entry: ClipEntry, i: int, size: ClipSize) -> ClipDataset:
+    """The draws of one clip, each with its own window and crop place; a clip of the target's size is taken as it is."""
+    return ClipDataset([entry], size=size, seed=config.seed * 1_000_003 + i, crop="random", repeat=config.draws)
+
+
+def _encode_draws(rgba_vae: RGBAlphaVAE, draws: ClipDataset, config: CacheConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    latents, gaussians = [], []
+    for draw, sample in enumerate(draws):
+        colour = _colour(sample, draw, seed=draws.seed).to(device)
+        rgb, alpha = sample.rgb[None].to(device), sample.alpha[None].to(device)
+        latents.append(encode_clip(rgba_vae, rgb, alpha, colour=colour).float().cpu())
+        gaussians.append(gaussian_ellipse(alpha).cpu())
+    return torch.cat(latents), torch.cat(gaussians)
+
+
+def _colour(sample: Sample, draw: int, *, seed: int) -> Float[Tensor, "1 3"]:
+    return RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (1,), generator=generator_at(seed, draw))]
+
+
+def _is_cached(path: Path, mark: str) -> bool:
+    return path.is_file() and read_metadata(path).get("fingerprint") == mark
+
+
+def _encoder_tensors(rgba_vae: RGBAlphaVAE) -> dict[str, Tensor]:
+    """Everything on the way from pixels to normalised latents."""
+    kept = ("encoder.", "quant_conv.", "merge_block.")
+    tensors = {name: tensor for name, tensor in rgba_vae.state_dict().items() if name.startswith(kept)}
+    return {**tensors, "latents_mean": rgba_vae.latents_mean, "latents_std": rgba_vae.latents_std}
+
+
+def _embed(prompts: set[str], config: CacheConfig, source: BaseSource, device: torch.device) -> dict[str, Tensor]:
+    dtype = frozen_dtype(config.precision, device=device)
+    encoder, tokenizer = load_text_encoder(source, dtype=dtype, device=device)
+    embed = {}
+    for prompt in sorted(prompts):
+        found = encode_prompts([prompt], encoder=encoder, tokenizer=tokenizer, max_sequence_length=config.max_sequence_length)
+        embed[prompt] = found[0].to(dtype)
+    return embed

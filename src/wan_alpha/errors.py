@@ -1,0 +1,52 @@
+"""Every error that wan_alpha raises on purpose.
+
+    WanAlphaError
+    ├── UsageError       a setting, a name or a combination of flags that cannot work
+    ├── MediaError       a picture, a video or a matte that cannot be used as asked
+    ├── DatasetError     a folder, a table or a row of a dataset
+    ├── CheckpointError  a file of weights: missing, of another layout, with missing or extra keys
+    └── CacheError       cached latents that belong to other weights or settings
+
+A message is one line: what, got, expected, and the next command. The command line prints it and exits with code 2.
+"""
+
+
+class WanAlphaError(Exception):
+    """Base of all errors that name their own cure.
+
+    >>> str(WanAlphaError("clip.mp4", got="15 frames", expected="4n+1 frames", do="use --num_frames 13 or 17"))
+    'clip.mp4: got 15 frames, expected 4n+1 frames; use --num_frames 13 or 17'
+    """
+
+    def __init__(self, what: object, *, got: object = None, expected: object = None, do: str = "") -> None:
+        details = [f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None]
+        message = str(what) + (": " + ", ".join(details) if details else "")
+        super().__init__(" ".join((message + (f"; {do}" if do else "")).split()))
+
+
+class UsageError(WanAlphaError):
+    pass
+
+
+class MediaError(WanAlphaError):
+    pass
+
+
+class DatasetError(WanAlphaError):
+    pass
+
+
+class CheckpointError(WanAlphaError):
+    pass
+
+
+class CacheError(WanAlphaError):
+    pass
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: the closest known one, then the whole list."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(known)

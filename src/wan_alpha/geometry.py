@@ -1,0 +1,64 @@
+"""Shapes. Axis legend used in every tensor annotation of the project:
+
+    B batch   C channels   T frames   H height   W width           pixels, (B, C, T, H, W)
+    c t h w   the same of latents                                  t = (T - 1) / 4 + 1, h = H / 8, w = W / 8
+    S tokens of the DiT (t * h/2 * w/2)   L text tokens   D width of a layer
+
+The temporal and spatial factors are those of the Wan2.1 VAE (reference.md, section 1.1) and of the DiT's (1, 2, 2) patches.
+"""
+
+from dataclasses import dataclass
+
+from wan_alpha.errors import UsageError
+
+TEMPORAL_FACTOR = 4
+SPATIAL_FACTOR = 8
+PATCH = 2
+PIXEL_MULTIPLE = SPATIAL_FACTOR * PATCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSize:
+    """Size of a clip in pixels and frames: T = 4n+1, H and W multiples of 16; anything else raises UsageError."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or (self.num_frames - 1) % TEMPORAL_FACTOR:
+            raise UsageError("num_frames", got=self.num_frames, expected="4n+1", do=_nearest("--num_frames", *nearest_num_frames(self.num_frames)))
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value < PIXEL_MULTIPLE or value % PIXEL_MULTIPLE:
+                lower = max(PIXEL_MULTIPLE, value // PIXEL_MULTIPLE * PIXEL_MULTIPLE)
+                raise UsageError(name, got=value, expected=f"a multiple of {PIXEL_MULTIPLE}", do=_nearest(f"--{name}", lower, lower + PIXEL_MULTIPLE))
+
+    @property
+    def latent_frames(self) -> int:
+        return latent_frames(self.num_frames)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(t, h, w)."""
+        return self.latent_frames, self.height // SPATIAL_FACTOR, self.width // SPATIAL_FACTOR
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the DiT's sequence."""
+        t, h, w = self.latent_shape
+        return t * (h // PATCH) * (w // PATCH)
+
+
+def latent_frames(num_frames: int) -> int:
+    return (num_frames - 1) // TEMPORAL_FACTOR + 1
+
+
+def nearest_num_frames(num_frames: int) -> tuple[int, int]:
+    """The largest 4n+1 not above, and the next."""
+    lower = max(0, num_frames - 1) // TEMPORAL_FACTOR * TEMPORAL_FACTOR + 1
+    return lower, lower + TEMPORAL_FACTOR
+
+
+def _nearest(flag: str, lower: int, upper: int) -> str:
+    return f"use {flag} {lower} or {upper}"

@@ -1,0 +1,153 @@
+"""Find the clips in a folder: RGBA files, folders of frames, and colour + matte pairs in the layouts people use.
+
+    XXX.mp4 + XXX_seg | XXX_alpha | XXX_pha | XXX_matte | XXX_mask      XXX_rgb + XXX_alpha      XXX_fgr + XXX_pha
+    rgb/XXX + alpha/XXX                fgr/XXX + pha/XXX                captions XXX.txt beside the clip
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_alpha.errors import DatasetError
+from wan_alpha.media.images import STILL_SUFFIXES, is_animation, natural_key, still_files
+from wan_alpha.media.read import MEDIA_SUFFIXES
+
+log = logging.getLogger(__name__)
+
+COLOUR_SUFFIXES = ("_rgb", "_fgr", "")
+MATTE_SUFFIXES = ("_seg", "_alpha", "_pha", "_matte", "_mask")
+PAIR_FOLDERS = {"rgb": "alpha", "fgr": "pha"}
+# Containers that cannot hold alpha in any codec read here: alone they lack their matte.
+OPAQUE_SUFFIXES = (".mp4", ".m4v")
+PREVIEW_SUFFIX = "_preview"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundClip:
+    """Either rgba, or rgb and alpha. A clip that cannot be used has a problem instead."""
+
+    name: str
+    rgba: Path | None = None
+    rgb: Path | None = None
+    alpha: Path | None = None
+    caption: Path | None = None
+    problem: DatasetError | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.rgba, self.rgb, self.alpha) if path is not None]
+
+
+def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
+    """All clips of a folder and its sub-folders in natural order; a file, or a folder of nothing but stills, is one clip.
+
+    EXCLUDE is a folder to leave out (the output). DatasetError for a missing or empty folder and for two clips of one name.
+    """
+    if not source.exists():
+        raise DatasetError(source, got="no such file or folder", expected="a clip or a folder of clips")
+    if source.is_file():
+        return [_alone(source.stem, source)]
+    clips = [_alone(source.resolve().name, source)] if _is_frame_folder(source) else list(_scan(source, exclude and exclude.resolve()))
+    if not clips:
+        seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
+        got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
+        raise DatasetError(source, got=got, expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)}", do="point --source at the clips")
+    _refuse_equal_names(clips)
+    return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
+
+
+def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
+    entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
+    folders = [path for path in entries if path.is_dir() and path.resolve() != exclude and not path.name.endswith(".partial")]
+    clips: dict[str, Path] = {}
+    for path in entries:
+        if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.stem.endswith(PREVIEW_SUFFIX):
+            if path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is False:
+                log.warning("%s: a single image beside clips is left out; put the frames of a clip in a folder of their own", path)
+            else:
+                _add(clips, path.stem, path)
+    for path in [p for p in folders if _is_frame_folder(p)]:
+        _add(clips, path.name, path)
+    yield from _pair_up(clips)
+    nested = {path.name.casefold(): path for path in folders if not _is_frame_folder(path)}
+    for name, path in list(nested.items()):
+        partner = nested.get(PAIR_FOLDERS.get(name, ""))
+        if partner is not None:
+            yield from _pair_folders(path, partner)
+            del nested[name], nested[partner.name.casefold()]
+    for path in nested.values():
+        yield from _scan(path, exclude)
+
+
+def _add(clips: dict[str, Path], name: str, path: Path) -> None:
+    if name in clips:
+        raise DatasetError(path, got=f"the name {name!r}, which {clips[name].name} has too", expected="one clip per name", do="rename or remove one")
+    clips[name] = path
+
+
+def _pair_up(clips: dict[str, Path]) -> Iterator[FoundClip]:
+    """Join colour and matte files of one folder; what is left over is RGBA or lacks its partner."""
+    names = set(clips)
+    used: set[str] = set()
+    for suffix in COLOUR_SUFFIXES:
+        for name in clips:
+            if name in used or not name.endswith(suffix) or name == suffix:
+                continue
+            stem = name.removesuffix(suffix)
+            mattes = [stem + s for s in MATTE_SUFFIXES if stem + s in names and stem + s != name]
+            if len(mattes) > 1:
+                raise DatasetError(clips[name], got=f"{len(mattes)} mattes ({', '.join(mattes)})", expected="one", do="remove the others")
+            if mattes:
+                used |= {name, mattes[0]}
+                yield FoundClip(name=stem, rgb=clips[name], alpha=clips[mattes[0]], caption=_caption(clips[name], stem))
+    for name, path in clips.items():
+        if name not in used:
+            yield _alone(name, path)
+
+
+def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
+    by_name = {path.stem if path.is_file() else path.name: path for path in mattes.iterdir() if not path.name.startswith(".")}
+    for path in sorted(colours.iterdir(), key=natural_key):
+        if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES):
+            continue
+        name = path.stem if path.is_file() else path.name
+        matte = by_name.get(name)
+        if matte is None:
+            problem = DatasetError(path, got=f"no {name} in {mattes.name}/", expected="a matte of the same name", do="add the matte or remove the clip")
+            yield FoundClip(name=name, rgb=path, problem=problem)
+        else:
+            yield FoundClip(name=name, rgb=path, alpha=matte, caption=_caption(path, name))
+
+
+def _alone(name: str, path: Path) -> FoundClip:
+    """A clip without a partner file."""
+    stem = next((name.removesuffix(s) for s in ("_rgb", "_fgr", *MATTE_SUFFIXES) if name.endswith(s)), name)
+    if path.is_file() and path.suffix.lower() in OPAQUE_SUFFIXES:
+        wanted = f"{stem}_rgb.mp4 (its colour)" if name.endswith(MATTE_SUFFIXES) else f"{stem}_alpha.mp4 or {stem}_seg.mp4 (its matte)"
+        problem = DatasetError(path, got="half a pair", expected=f"{wanted} beside it", do="add that file, or give an RGBA clip (.mov, .webm, .webp, PNG folder)")
+        return FoundClip(name=name, rgb=path, problem=problem)
+    return FoundClip(name=name, rgba=path, caption=_caption(path, name))
+
+
+def _caption(path: Path, stem: str) -> Path | None:
+    """XXX.txt beside the clip; in a pair the matte-less stem or the colour's own name."""
+    candidates = [path.parent / f"{stem}.txt", path.parent / f"{path.stem if path.is_file() else path.name}.txt"]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _is_frame_folder(folder: Path) -> bool:
+    """Nothing but stills (and text), at least one."""
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    media = [path for path in files if path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES]
+    stills = still_files(folder)
+    return bool(stills) and len(stills) == len(media) and not any(is_animation(path) for path in stills)
+
+
+def _refuse_equal_names(clips: list[FoundClip]) -> None:
+    seen: dict[str, FoundClip] = {}
+    for clip in clips:
+        other = seen.setdefault(clip.name.casefold(), clip)
+        if other is not clip:
+            got = f"the name {clip.name!r} from {clip.files[0]} and {other.files[0]}"
+            raise DatasetError("two clips of one name", got=got, expected="different names", do="rename or remove one")

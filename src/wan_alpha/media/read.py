@@ -1,0 +1,101 @@
+"""Open any RGBA clip or colour + matte pair. Every frame, straight alpha, 8 bits, the file's own frame rate."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from wan_alpha.errors import MediaError
+from wan_alpha.media import images, video
+from wan_alpha.media.clip import RgbaClip
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
+MEDIA_SUFFIXES = tuple(dict.fromkeys(images.ANIMATION_SUFFIXES + VIDEO_SUFFIXES))
+
+
+def read_rgba(path: Path, *, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None) -> RgbaClip:
+    """A clip with its own alpha channel: a folder of PNG or WebP stills, animated WebP / PNG / GIF, or RGBA .mov, .webm, .mkv.
+
+    Frames [start, start + count), all of them by default. A file without alpha, a damaged one, or one that is too short for the
+    window raises MediaError.
+    """
+    decoded = _decode(path, start=start, count=count)
+    if decoded.alpha is None:
+        raise MediaError(path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha")
+    _check_window(path, len(decoded.alpha), start, count)
+    return RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown)
+
+
+def read_pair(rgb_path: Path, alpha_path: Path, *, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None) -> RgbaClip:
+    """Colour from one file, alpha from the luma of another; both must have the same frames and size.
+
+    Limited-range mattes are stretched to 0..255 (untagged ones: see colour.matte_is_full_range).
+    """
+    decoded = _decode(rgb_path, start=start, count=count)
+    alpha, matte_fps = read_matte(alpha_path, start=start, count=count)
+    if len(decoded.rgb) != len(alpha):
+        raise MediaError(alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length")
+    if decoded.rgb.shape[1:3] != alpha.shape[1:3]:
+        got, expected = (f"{w}x{h}" for h, w in (alpha.shape[1:3], decoded.rgb.shape[1:3]))
+        raise MediaError(alpha_path, got=got, expected=f"{expected} as {rgb_path.name}", do="export both at one size")
+    _check_window(rgb_path, len(alpha), start, count)
+    if decoded.fps and matte_fps and abs(decoded.fps - matte_fps) > 0.01:
+        log.warning("%s: %.3f frames per second, its matte has %.3f; the colour's rate is kept", rgb_path, decoded.fps, matte_fps)
+    return RgbaClip(rgb=decoded.rgb, alpha=alpha, fps=decoded.fps or matte_fps or fps_if_unknown)
+
+
+def read_matte(path: Path, *, start: int = 0, count: int | None = None) -> tuple[UInt8[np.ndarray, "T H W"], float | None]:
+    """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel."""
+    if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+        return video.read_matte_video(path, start=start, count=count)
+    decoded = _decode(path, start=start, count=count)
+    return np.ascontiguousarray(decoded.rgb[..., 1]), decoded.fps
+
+
+def read_clip(
+    *, rgba: Path | None, rgb: Path | None, alpha: Path | None, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None
+) -> RgbaClip:
+    """read_rgba or read_pair, whichever the given paths call for."""
+    if rgba is not None:
+        return read_rgba(rgba, fps_if_unknown=fps_if_unknown, start=start, count=count)
+    if rgb is None or alpha is None:
+        raise MediaError(rgb or alpha or "clip", got="half a pair", expected="colour and matte")
+    return read_pair(rgb, alpha, fps_if_unknown=fps_if_unknown, start=start, count=count)
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a clip, as read_rgba and read_pair count them."""
+    if path.is_dir():
+        return len(images.still_files(path))
+    return count_video(path) if _kind(path) == "video" else images.count_animation_frames(path)
+
+
+def count_video(path: Path) -> int:
+    return video.count_video_frames(path)
+
+
+def _decode(path: Path, *, start: int, count: int | None) -> video.Decoded:
+    if path.is_dir():
+        return images.read_folder(path, start=start, count=count)
+    if _kind(path) == "video":
+        return video.read_video(path, start=start, count=count)
+    return images.read_animation(path, start=start, count=count)
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if suffix in images.ANIMATION_SUFFIXES:
+        return "image"
+    if not path.exists():
+        raise MediaError(path, got="no such file", expected="a clip")
+    raise MediaError(path, got=f"unknown extension {suffix or '(none)'}", expected=f"a folder of PNG frames or one of {', '.join(MEDIA_SUFFIXES)}")
+
+
+def _check_window(path: Path, frames: int, start: int, count: int | None) -> None:
+    if count is not None and frames != count:
+        raise MediaError(path, got=f"{frames} frames from frame {start} on", expected=f"{count}")

@@ -1,0 +1,142 @@
+"""Write clips: PNG frames, lossless animated WebP, H.264 colour + matte, preview. Files appear whole or not at all (atomic.beside).
+
+Nothing here verifies; wan_alpha.media.verify reads files back and compares.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from wan_alpha.errors import MediaError
+from wan_alpha.media.atomic import beside
+from wan_alpha.media.clip import RgbaClip, check_size, media_errors
+from wan_alpha.media.colour import BT709, FULL, LIMITED, matte_frame, video_frame
+
+FRAME_NAME = re.compile(r"^\d{5,}\.png$")
+WEBP_MAX_SIDE = 16383
+
+
+def write_png(image: UInt8[np.ndarray, "H W *c"], path: Path) -> None:
+    """One 8-bit image: grey (H, W), RGB (H, W, 3) or straight RGBA (H, W, 4)."""
+    with beside(path) as partial, media_errors(path, doing="write"):
+        Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG")
+
+
+def write_png_sequence(clip: RgbaClip, folder: Path) -> None:
+    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... An older sequence there is replaced; a folder of anything else is refused."""
+    check_frame_folder(folder)
+    with beside(folder) as partial, media_errors(folder, doing="write"):
+        partial.mkdir()
+        for index, frame in enumerate(clip.rgba()):
+            Image.fromarray(frame).save(partial / f"{index:05d}.png", compress_level=1)
+
+
+def check_frame_folder(folder: Path) -> None:
+    """MediaError when FOLDER exists and is anything but a folder of numbered frames, which may be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise MediaError(folder, got="a file", expected="none, or a folder of older frames", do="choose another --output_path")
+    other = next((path.name for path in folder.iterdir() if not FRAME_NAME.match(path.name)), None) if folder.is_dir() else None
+    if other is not None:
+        raise MediaError(folder, got=f"a folder that holds {other}", expected="none, or older frames", do="choose another --output_path")
+
+
+def write_webp(clip: RgbaClip, path: Path) -> None:
+    """Lossless animated WebP, colour under alpha 0 included, that plays for ever.
+
+    The container is put together here (RIFF, VP8X, ANIM, one ANMF per frame) from lossless stills: libwebp's animation encoder
+    merges equal frames and drops hidden colour. Durations are whole ms: frame i lasts from round(1000 i / fps) to the next.
+    """
+    if max(clip.height, clip.width) > WEBP_MAX_SIDE:
+        raise MediaError(path, got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE} for WebP", do="leave webp out of --formats")
+    durations = frame_durations_ms(clip.num_frames, fps=clip.fps)
+    size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
+    animation_and_alpha = bytes([0b0001_0010, 0, 0, 0])
+    chunks = [_chunk(b"VP8X", animation_and_alpha + size), _chunk(b"ANIM", bytes(6))]
+    with beside(path) as partial, media_errors(path, doing="write"):
+        for frame, duration in zip(clip.rgba(), durations, strict=True):
+            no_blend = b"\x02"
+            chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _lossless_chunk(frame)))
+        body = b"WEBP" + b"".join(chunks)
+        partial.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def frame_durations_ms(num_frames: int, *, fps: float) -> list[int]:
+    """Whole milliseconds whose running sum never strays more than half a ms from the true time.
+
+    >>> frame_durations_ms(4, fps=16)
+    [62, 63, 62, 63]
+    """
+    marks = [int(1000 * index / fps + 0.4999) for index in range(num_frames + 1)]
+    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+
+
+def pair_paths(stem: Path) -> tuple[Path, Path]:
+    """STEM_rgb.mp4 and STEM_alpha.mp4."""
+    return stem.with_name(stem.name + "_rgb.mp4"), stem.with_name(stem.name + "_alpha.mp4")
+
+
+def write_pair(clip: RgbaClip, stem: Path) -> tuple[Path, Path]:
+    """Colour and matte as STEM_rgb.mp4 and STEM_alpha.mp4; returns both paths.
+
+    Colour: H.264 4:4:4 10 bit, crf 10, tagged BT.709 limited. Matte: H.264 at qp 0 with alpha as full-range luma, so every one of
+    the 256 levels comes back exactly; 4:2:0, or 4:4:4 where a side is odd.
+    """
+    rgb_path, alpha_path = pair_paths(stem)
+    matte_format = "yuv444p" if clip.height % 2 or clip.width % 2 else "yuv420p"
+    with beside(rgb_path) as rgb_partial, beside(alpha_path) as alpha_partial:
+        _encode(rgb_partial, (video_frame(f, "yuv444p10le") for f in clip.rgb), clip, "yuv444p10le", {"crf": "10"}, LIMITED)
+        _encode(alpha_partial, (matte_frame(f, matte_format) for f in clip.alpha), clip, matte_format, {"qp": "0"}, FULL)
+    return rgb_path, alpha_path
+
+
+def write_preview_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: Path, *, fps: float) -> None:
+    """Opaque H.264 that plays everywhere (4:2:0, BT.709, crf 16). An odd side is made even by repeating its last line."""
+    even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    clip = RgbaClip(rgb=even, alpha=np.full(even.shape[:3], 255, np.uint8), fps=fps)
+    with beside(path) as partial:
+        _encode(partial, (video_frame(frame, "yuv420p") for frame in even), clip, "yuv420p", {"crf": "16"}, LIMITED)
+
+
+def _encode(path: Path, frames: Iterable[av.VideoFrame], clip: RgbaClip, pixel_format: str, options: dict[str, str], color_range: int) -> None:
+    check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
+    rate = Fraction(clip.fps).limit_denominator(1001)
+    with media_errors(path, doing="write"), av.open(str(path), mode="w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, pixel_format
+        context = stream.codec_context
+        context.color_range = color_range
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        for index, frame in enumerate(frames):
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _lossless_chunk(frame: UInt8[np.ndarray, "H W 4"]) -> bytes:
+    """The VP8L chunk of a lossless WebP still (method 0 is twelve times faster than the default and a third larger)."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, format="WEBP", lossless=True, exact=True, method=0, quality=0)
+    data = buffer.getvalue()
+    offset = 12
+    while offset + 8 <= len(data):
+        length = struct.unpack("<I", data[offset + 4 : offset + 8])[0]
+        if data[offset : offset + 4] == b"VP8L":
+            return data[offset : offset + 8 + length + length % 2]
+        offset += 8 + length + length % 2
+    raise MediaError("WebP frame", got="no VP8L chunk from the encoder", expected="a lossless still", do="leave webp out of --formats")
+
+
+def _chunk(name: bytes, payload: bytes) -> bytes:
+    return name + struct.pack("<I", len(payload)) + payload + bytes(len(payload) % 2)
+
+
+def _uint24(value: int) -> bytes:
+    return struct.pack("<I", value)[:3]

@@ -1,0 +1,238 @@
+"""The RGBA VAE: one frozen Wan encoder for colour and matte, a merge block, one latent, two decoders.
+
+    z = merge(encoder(hard render), encoder(alpha)),   rgb = D_rgb(z),   alpha = D_alpha(z)        (paper, Eq. 2-6; reference.md 1)
+
+Pixels are [-1, 1] here, (B, 3, T, H, W). Latents leave `encode` and enter `decode` un-normalised; the diffusion transformer works
+on `normalise(latents)`. Both decoders share the frozen base weights; each may have its own LoRA.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanDecoder3d, WanEncoder3d
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from wan_alpha.checkpoints.stage1 import Stage1Tensors
+from wan_alpha.checkpoints.vae_layout import original_decoder_path
+from wan_alpha.errors import CheckpointError
+from wan_alpha.models import whole_clip
+from wan_alpha.models.feature_merge import (
+    FeatureMergeBlock,
+    MergeBlock,
+    MergeLayout,
+    initialise_from_encoder,
+    make_merge_block,
+    merge_block_from_tensors,
+)
+from wan_alpha.models.low_rank import convolutions, inject_low_rank, load_low_rank, low_rank_layers, low_rank_tensors, merge_low_rank
+
+Passes = Literal["whole", "chunked"]
+TrainMode = Literal["merge", "merge+decoders"]
+
+
+class RGBAlphaVAE(nn.Module):
+    """Encode (colour, matte) to one latent, decode it to both. Build it with `build_rgba_vae`.
+
+    passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, equal up to
+    rounding, for clips too long for memory.
+    """
+
+    latents_mean: Tensor
+    latents_std: Tensor
+
+    def __init__(
+        self,
+        vae: AutoencoderKLWan,
+        *,
+        merge_block: MergeBlock,
+        rgb_decoder: WanDecoder3d,
+        alpha_decoder: WanDecoder3d,
+        passes: Passes = "whole",
+    ) -> None:
+        super().__init__()
+        self.encoder: WanEncoder3d = vae.encoder
+        self.quant_conv: WanCausalConv3d = vae.quant_conv
+        self.post_quant_conv: WanCausalConv3d = vae.post_quant_conv
+        self.merge_block = merge_block
+        self.rgb_decoder, self.alpha_decoder = rgb_decoder, alpha_decoder
+        self.passes: Passes = passes
+        self.z_dim: int = vae.config.z_dim
+        self.num_res_blocks: int = vae.config.num_res_blocks
+        for name in ("latents_mean", "latents_std"):
+            constants = torch.tensor(getattr(vae.config, name), dtype=torch.float32).view(1, -1, 1, 1, 1)
+            self.register_buffer(name, constants, persistent=False)
+
+    @torch.no_grad()
+    def features(
+        self, rgb: Float[Tensor, "B 3 T H W"], alpha: Float[Tensor, "B A T H W"]
+    ) -> tuple[Float[Tensor, "B D t h w"], Float[Tensor, "B D t h w"]]:
+        """What the merge block takes, of colour (already rendered on a background) and of the matte (1 or 3 channels), in [-1, 1].
+
+        Feature layout: the encoder's features before its head. Latent layout: normalised posterior means. Both go through the
+        encoder as one batch; no gradient, since the encoder is frozen.
+        """
+        clip = torch.cat([rgb, alpha.expand_as(rgb)])
+        encode = whole_clip.encoder_features if self.passes == "whole" else _chunked_features
+        features = encode(self.encoder, clip.to(_dtype(self.encoder)))
+        if self.merge_block.layout == "latent":
+            moments = whole_clip.encoder_head(self.encoder, self.quant_conv, features)
+            features = self.normalise(moments[:, : self.z_dim].to(rgb.dtype))
+        of_rgb, of_alpha = features.to(rgb.dtype).chunk(2)
+        return of_rgb, of_alpha
+
+    def merge(self, rgb_features: Float[Tensor, "B D t h w"], alpha_features: Float[Tensor, "B D t h w"]) -> Float[Tensor, "B z t h w"]:
+        """Un-normalised latents from `features`, in either layout; gradients reach the merge block."""
+        merged = self.merge_block(rgb_features, alpha_features)
+        return self.denormalise(merged) if self.merge_block.layout == "latent" else merged
+
+    def encode(self, rgb: Float[Tensor, "B 3 T H W"], alpha: Float[Tensor, "B A T H W"]) -> Float[Tensor, "B z t h w"]:
+        """Un-normalised latents of colour rendered on a background and of the matte, both in [-1, 1]."""
+        return self.merge(*self.features(rgb, alpha))
+
+    def decode_raw(self, latents: Float[Tensor, "B z t h w"]) -> tuple[Float[Tensor, "B 3 T H W"], Float[Tensor, "B 3 T H W"]]:
+        """Colour and three-channel matte of un-normalised latents, nominally [-1, 1], not clamped: what the losses compare."""
+        return self._decode(self.rgb_decoder, latents), self._decode(self.alpha_decoder, latents)
+
+    def decode(self, latents: Float[Tensor, "B z t h w"]) -> tuple[Float[Tensor, "B 3 T H W"], Float[Tensor, "B 1 T H W"]]:
+        """Colour and matte of un-normalised latents, nominally [-1, 1], not clamped; the matte is the mean of its three channels."""
+        rgb, alpha = self.decode_raw(latents)
+        return rgb, alpha.mean(dim=1, keepdim=True)
+
+    def normalise(self, latents: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B z t h w"]:
+        """(z - mean) / std with the VAE's own constants: the diffusion transformer's scale."""
+        return (latents - self.latents_mean.to(latents)) / self.latents_std.to(latents)
+
+    def denormalise(self, latents: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B z t h w"]:
+        return latents * self.latents_std.to(latents) + self.latents_mean.to(latents)
+
+    def trainable_parameters(self, *, mode: TrainMode) -> dict[str, nn.Parameter]:
+        """Named parameters that the mode trains: the merge block's, and with "merge+decoders" the LoRA factors of both decoders."""
+        named = {f"merge_block.{name}": parameter for name, parameter in self.merge_block.named_parameters()}
+        if mode == "merge":
+            return named
+        for which in ("rgb_decoder", "alpha_decoder"):
+            layers = dict(low_rank_layers(getattr(self, which)))
+            if not layers:
+                raise CheckpointError(f"mode {mode}", got=f"a {which} without LoRA", expected="decoder LoRA", do="give --decoder_lora_rank")
+            for name, layer in layers.items():
+                named.update({f"{which}.{name}.{part}": factor for part, factor in layer.named_parameters()})
+        return named
+
+    def stage1_tensors(self) -> Stage1Tensors:
+        """Everything that Stage 1 trains, ready for `checkpoints.stage1.write_*`."""
+        return Stage1Tensors(
+            source="this model",
+            merge={key: tensor.detach() for key, tensor in self.merge_block.state_dict().items()},
+            rgb_lora=self._original_lora(self.rgb_decoder),
+            alpha_lora=self._original_lora(self.alpha_decoder),
+        )
+
+    def merge_decoder_lora(self) -> None:
+        """Fold the LoRA into both decoders' weights (W + B A / r): for inference and for merged exports."""
+        merge_low_rank(self.rgb_decoder)
+        merge_low_rank(self.alpha_decoder)
+
+    def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
+        run = whole_clip.decode if self.passes == "whole" else _chunked_decode
+        return run(decoder, self.post_quant_conv, latents.to(_dtype(self.post_quant_conv))).to(latents.dtype)
+
+    def _original_lora(self, decoder: WanDecoder3d) -> dict[str, Tensor]:
+        rename = _original_names(decoder, self.num_res_blocks)
+        return {rename(key): tensor for key, tensor in low_rank_tensors(decoder).items()}
+
+
+def build_rgba_vae(
+    vae: AutoencoderKLWan,
+    *,
+    merge: Stage1Tensors | None = None,
+    decoder_lora: Stage1Tensors | None = None,
+    layout: MergeLayout = "feature",
+    merge_init: Literal["encoder", "random"] = "encoder",
+    width: int | None = None,
+    rank: int | None = None,
+    passes: Passes = "whole",
+    generator: torch.Generator | None = None,
+) -> RGBAlphaVAE:
+    """An RGBA VAE on a base VAE, whose encoder it shares and freezes; `vae.decoder` itself is not touched.
+
+    merge, decoder_lora: loaded parts (checkpoints.stage1.read_merge, read_decoder_lora; one Stage-1 file can be both). Without `merge`
+    a new block of `layout` and `width` is made, started as `merge_init` says. Without `decoder_lora` the decoders are plain, or get
+    fresh factors of `rank`. Raises CheckpointError, naming the file, for parts that belong to another VAE.
+    """
+    vae.requires_grad_(False)
+    feature_dim = vae.encoder.norm_out.gamma.shape[0]
+    if merge is not None:
+        block = merge_block_from_tensors(merge.merge, what=merge.source)
+        _require_fit(block, z_dim=vae.config.z_dim, feature_dim=feature_dim, source=merge.source)
+    else:
+        block = make_merge_block(layout, feature_dim=feature_dim, z_dim=vae.config.z_dim, width=width)
+        if isinstance(block, FeatureMergeBlock) and merge_init == "encoder":
+            initialise_from_encoder(block, encoder=vae.encoder, quant_conv=vae.quant_conv)
+    rgb_decoder, alpha_decoder = _share(vae.decoder), _share(vae.decoder)
+    if decoder_lora is not None:
+        _load_lora(rgb_decoder, decoder_lora.rgb_lora, vae=vae, what=f"{decoder_lora.source} (colour decoder)")
+        _load_lora(alpha_decoder, decoder_lora.alpha_lora, vae=vae, what=f"{decoder_lora.source} (matte decoder)")
+    elif rank is not None:
+        inject_low_rank(rgb_decoder, rank=rank, generator=generator)
+        inject_low_rank(alpha_decoder, rank=rank, generator=generator)
+    block = block.to(vae.post_quant_conv.weight.device)
+    return RGBAlphaVAE(vae, merge_block=block, rgb_decoder=rgb_decoder, alpha_decoder=alpha_decoder, passes=passes)
+
+
+def _share(decoder: WanDecoder3d) -> WanDecoder3d:
+    """A second decoder on the same parameters: deepcopy with a memo in which every parameter is its own copy."""
+    return deepcopy(decoder, {id(parameter): parameter for parameter in decoder.parameters()})
+
+
+def _load_lora(decoder: WanDecoder3d, lora: dict[str, Tensor], *, vae: AutoencoderKLWan, what: str) -> None:
+    rename = _original_names(decoder, vae.config.num_res_blocks)
+    ours = {rename(f"{name}.lora_{part}"): f"{name}.lora_{part}" for name in convolutions(decoder) for part in "AB"}
+    load_low_rank(decoder, {ours.get(key, key): tensor for key, tensor in lora.items()}, what=what)
+
+
+def _original_names(decoder: WanDecoder3d, num_res_blocks: int) -> Callable[[str], str]:
+    return lambda key: original_decoder_path(key, num_res_blocks=num_res_blocks)
+
+
+def _require_fit(block: MergeBlock, *, z_dim: int, feature_dim: int, source: str) -> None:
+    if block.z_dim != z_dim:
+        raise CheckpointError(source, got=f"a merge block to {block.z_dim} latent channels", expected=f"{z_dim}, as the base VAE has")
+    if isinstance(block, FeatureMergeBlock) and block.feature_dim != feature_dim:
+        raise CheckpointError(source, got=f"a merge block on {block.feature_dim} features", expected=f"{feature_dim}, as the base VAE has")
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def _chunked_features(encoder: WanEncoder3d, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B D t h w"]:
+    """diffusers' chunked encoder (1 frame, then 4 at a time, with its feature caches), stopped before the head."""
+    before_head: list[Tensor] = []
+    hook = encoder.norm_out.register_forward_pre_hook(lambda _module, args: before_head.append(args[0]))
+    caches = _empty_caches(encoder)
+    try:
+        for chunk in [clip[:, :, :1], *clip[:, :, 1:].split(4, dim=2)]:
+            if chunk.shape[2]:
+                encoder(chunk, feat_cache=caches, feat_idx=[0])
+    finally:
+        hook.remove()
+    return torch.cat(before_head, dim=2)
+
+
+def _chunked_decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B 3 T H W"]:
+    """diffusers' chunked decoder (a latent frame at a time, with its feature caches), not clamped."""
+    caches = _empty_caches(decoder)
+    frames = []
+    with parametrize.cached():  # W + s B A once for the clip, not once per frame
+        for index, latent in enumerate(post_quant_conv(latents).split(1, dim=2)):
+            frames.append(decoder(latent, feat_cache=caches, feat_idx=[0], first_chunk=index == 0))
+    return torch.cat(frames, dim=2)
+
+
+def _empty_caches(network: nn.Module) -> list[Tensor | None]:
+    return [None] * sum(isinstance(module, WanCausalConv3d) for module in network.modules())

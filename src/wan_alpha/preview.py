@@ -1,0 +1,87 @@
+"""Pictures of transparent clips as tensors in [0, 1]: checkerboards and contact sheets. Files are written by the caller."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from wan_alpha.errors import UsageError
+from wan_alpha.rgba import over
+
+Picture = Float[Tensor, "3 H W"]
+Rgb = Float[Tensor, "3 T H W"]
+Alpha = Float[Tensor, "1 T H W"]
+Panel = Literal["checkerboard", "black", "white", "alpha"]
+
+PANELS: tuple[Panel, ...] = ("checkerboard", "black", "white", "alpha")
+LIGHT, DARK, SQUARE = 255, 200, 8
+REFERENCE_BOARD = 512
+GAP = 2
+GAP_GREY = 0.35
+
+
+def checkerboard(height: int, width: int, *, square: int = SQUARE, light: int = LIGHT, dark: int = DARK) -> Picture:
+    """Squares of `square` pixels at frame size, never stretched; the first square is dark. Levels in 0-255."""
+    y, x = torch.arange(height)[:, None] // square, torch.arange(width)[None] // square
+    board = torch.where((x + y) % 2 == 0, dark, light) / 255
+    return board.expand(3, height, width)
+
+
+def reference_checkerboard(height: int, width: int) -> Picture:
+    """The published board: drawn at 512 x 512 with squares one pixel too large, stretched to the frame, rounded to 8 bits."""
+    board = torch.full((REFERENCE_BOARD, REFERENCE_BOARD), float(LIGHT))
+    for y in range(0, REFERENCE_BOARD, SQUARE):
+        for x in range(0, REFERENCE_BOARD, SQUARE):
+            if (y + x) // SQUARE % 2 == 0:
+                board[y : y + SQUARE + 1, x : x + SQUARE + 1] = DARK
+    stretched = F.interpolate(board[None, None], size=(height, width), mode="bilinear", align_corners=False)
+    return (stretched[0, 0].round() / 255).expand(3, height, width)
+
+
+def composite(rgb: Rgb, alpha: Alpha, picture: Picture) -> Rgb:
+    """The clip over a still picture; both clamped to [0, 1]."""
+    return over(rgb.clamp(0, 1), alpha.clamp(0, 1), picture[:, None])
+
+
+def panel(rgb: Rgb, alpha: Alpha, *, kind: Panel) -> Rgb:
+    """One view of a clip: over a checkerboard, black or white, or its alpha as grey."""
+    if kind == "alpha":
+        return alpha.clamp(0, 1).expand_as(rgb)
+    height, width = rgb.shape[-2:]
+    boards = {"black": lambda: torch.zeros(3, height, width), "white": lambda: torch.ones(3, height, width)}
+    return composite(rgb, alpha, boards.get(kind, lambda: checkerboard(height, width))().to(rgb))
+
+
+def contact_sheet(clips: list[tuple[Tensor, Tensor]], *, frames: int = 3, panels: tuple[Panel, ...] = PANELS) -> Picture:
+    """One row per clip: for each panel, `frames` frames spread evenly over the clip. Two grey pixels between pictures.
+
+    clips: (rgb (3, T, H, W), alpha (1, T, H, W)) of one height and width; T may differ.
+    """
+    sizes = {tuple(rgb.shape[-2:]) for rgb, _ in clips}
+    if len(sizes) != 1:
+        raise UsageError("contact sheet", got=f"sizes {sorted(sizes)}", expected="clips of one height and width")
+    rows = []
+    for rgb, alpha in clips:
+        chosen = torch.linspace(0, rgb.shape[1] - 1, frames).round().long()
+        views = [panel(rgb[:, chosen], alpha[:, chosen], kind=kind).unbind(dim=1) for kind in panels]
+        rows.append(_join([picture for view in views for picture in view], dim=2))
+    return _join(rows, dim=1)
+
+
+def comparison_sheet(
+    truths: list[tuple[Tensor, Tensor]], predictions: list[tuple[Tensor, Tensor]], *, frames: int = 3, panels: tuple[Panel, ...] = PANELS
+) -> Picture:
+    """Two rows per clip, the truth above its prediction; otherwise as `contact_sheet`."""
+    pairs = [clip for pair in zip(truths, predictions, strict=True) for clip in pair]
+    return contact_sheet(pairs, frames=frames, panels=panels)
+
+
+def _join(pictures: list[Tensor], *, dim: int) -> Tensor:
+    """Pictures (3, H, W) side by side along dim, GAP grey pixels between them."""
+    shape = list(pictures[0].shape)
+    shape[dim] = GAP
+    gap = pictures[0].new_full(shape, GAP_GREY)
+    pieces = [piece for picture in pictures for piece in (picture, gap)]
+    return torch.cat(pieces[:-1], dim=dim)

@@ -1,0 +1,26 @@
+"""What a recipe returns: one config per verb."""
+
+from dataclasses import dataclass
+
+from wan_alpha.config import (
+    CacheConfig,
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    PrepareConfig,
+    TrainDitConfig,
+    TrainVaeConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete configuration of the whole road; the fields are the verbs in their order."""
+
+    prepare: PrepareConfig
+    train_vae: TrainVaeConfig
+    cache: CacheConfig
+    train_dit: TrainDitConfig
+    generate: GenerateConfig
+    export: ExportConfig
+    evaluate: EvaluateConfig

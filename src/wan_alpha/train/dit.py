@@ -1,0 +1,133 @@
+"""Stage 2: an adapter on the frozen diffusion transformer learns to paint transparent clips, by rectified flow.
+
+Start reading at `loss`. x_sigma = (1 - sigma) x0 + sigma n', v = n' - x0, L = w(sigma) |v^ - v|^2 (paper, Eq. 14-16), where the
+noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (v3; mu = 0 is v1).
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import WanTransformer3DModel
+from jaxtyping import Float
+from torch import Tensor
+
+from wan_alpha.checkpoints.adapter import write_adapter
+from wan_alpha.checkpoints.files import sha256
+from wan_alpha.config import CacheConfig, TrainDitConfig
+from wan_alpha.data.draws import generator_at, index_at
+from wan_alpha.data.latents import LatentCache
+from wan_alpha.device import choose_device, frozen_dtype
+from wan_alpha.encoding import build_cache
+from wan_alpha.errors import CacheError
+from wan_alpha.models.denoiser import predict_velocity
+from wan_alpha.models.dora import adapter_state, inject_adapter
+from wan_alpha.models.load import load_transformer, resolve_base
+from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, sample_sigmas, shift_noise, velocity
+from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.loop import fit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowBatch:
+    """One batch on its device: normalised latents, the subject's ellipse, text, standard normal noise and noise levels."""
+
+    x0: Float[Tensor, "B c t h w"]
+    gaussian: Float[Tensor, "B 1 t h w"]
+    context: Float[Tensor, "B L D"]
+    noise: Float[Tensor, "B c t h w"]
+    sigma: Float[Tensor, " B"]
+
+
+def loss(
+    transformer: WanTransformer3DModel, batch: FlowBatch, *, noise_shift: float, weighting: Literal["none", "bsmntw"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Mean over samples of w(sigma) |v^(x_sigma, sigma, text) - (n' - x0)|^2."""
+    noise = shift_noise(batch.noise, batch.gaussian, mu=noise_shift)
+    x_sigma = noise_at(batch.x0, noise, batch.sigma)
+    prediction = predict_velocity(transformer, x_sigma, sigma=batch.sigma, context=batch.context)
+    weight = bell_weight(batch.sigma) if weighting == "bsmntw" else torch.ones_like(batch.sigma)
+    return {"total": flow_loss(prediction, velocity(batch.x0, noise), weight).mean()}
+
+
+def draw_batch(cache: LatentCache, positions: list[int], *, config: TrainDitConfig, device: torch.device) -> FlowBatch:
+    """The samples at these positions: clip, background draw, empty prompt or not, noise level and noise follow from the seed."""
+    samples: list[tuple[Tensor, ...]] = []
+    for position in positions:
+        generator = generator_at(config.seed, position)
+        clip = index_at(config.seed, position, count=len(cache))
+        draw = int(torch.randint(cache.index.draws, (), generator=generator))
+        dropped = float(torch.rand((), generator=generator)) < config.caption_dropout
+        sigma = sample_sigmas(1, density=config.sigma_density, shift=config.sigma_shift, generator=generator)[0]
+        latents, gaussian = cache.draw(clip, draw=draw)
+        noise = torch.randn(latents.shape, generator=generator)
+        context = cache.context("" if dropped else cache.index.prompts[clip])
+        samples.append((latents, gaussian[None], context, noise, sigma))
+    x0, gaussian, context, noise, sigma = (torch.stack(column).to(device) for column in zip(*samples, strict=True))
+    return FlowBatch(x0=x0, gaussian=gaussian, context=context, noise=noise, sigma=sigma)
+
+
+def train(config: TrainDitConfig) -> list[Path]:
+    """Train and write OUTPUT/epoch-N.safetensors (N from 0), in the published key layout; returns the last files written."""
+    started, device = now(), choose_device(config.device)
+    source = resolve_base(config)
+    cache = LatentCache(_cache_folder(config))
+    _check_cache(cache, config)
+    transformer = load_transformer(source, dtype=frozen_dtype(config.precision, device=device), device=device)
+    if transformer.config.in_channels != (channels := cache.draw(0, draw=0)[0].shape[0]):
+        raise CacheError(cache.folder, got=f"{channels} latent channels", expected=transformer.config.in_channels, do="cache with this base model")
+    inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
+    trainables = {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+
+    def step_loss(positions: list[int]) -> dict[str, Tensor]:
+        batch = draw_batch(cache, positions, config=config, device=device)
+        return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting)
+
+    def save(epoch: int) -> list[Path]:
+        path = config.output_path / f"epoch-{epoch}.safetensors"
+        write_adapter(path, adapter_state(transformer), metadata=_metadata(config, cache))
+        return [path]
+
+    written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(cache), device=device)
+    weights = {"transformer": source.transformer_path, "cache": cache.folder / "index.json"}
+    write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, extra=asdict(cache.index), started=started)
+    return written
+
+
+def _cache_folder(config: TrainDitConfig) -> Path:
+    """The cache to train on; without --cache_path it is made from the dataset under OUTPUT/cache."""
+    if config.cache_path is not None:
+        return config.cache_path
+    folder = config.output_path / "cache"
+    shared = {name: getattr(config, name) for name in CacheConfig.__dataclass_fields__ if hasattr(config, name)}
+    build_cache(CacheConfig(**{**shared, "output_path": folder}), key=config.data_file_keys)
+    return folder
+
+
+def _check_cache(cache: LatentCache, config: TrainDitConfig) -> None:
+    """Refuse a cache that another merge block or decoder made, where the caller names the one to use."""
+    merge = config.feature_merge_checkpoint
+    if merge is not None and sha256(merge) not in cache.index.weights.values():
+        raise CacheError(
+            cache.folder,
+            got="latents of another merge block",
+            expected=merge,
+            do=f"rebuild: wan-alpha cache --feature_merge_checkpoint {merge} --output_path NEW_FOLDER",
+        )
+
+
+def _metadata(config: TrainDitConfig, cache: LatentCache) -> dict[str, str]:
+    """What inference must know: stored in the adapter's file."""
+    return {
+        "rank": str(config.dora_rank),
+        "noise_shift": str(config.noise_shift),
+        "max_sequence_length": str(cache.index.max_sequence_length),
+        "cache_fingerprint": cache.index.fingerprint,
+        "base_model": config.model_id_with_origin_paths or config.model,
+    }

@@ -1,0 +1,120 @@
+"""The loop of both training stages: order of the data, accumulation, clipping, learning rate, log, state, safe stop.
+
+A stage gives `loss(positions)`, which returns named scalars with `total`, and `save(epoch)`, which writes the stage's own files.
+A position counts samples from the start of training; everything random follows from it (data/draws.py).
+"""
+
+import json
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from wan_alpha.config import TrainConfig
+from wan_alpha.progress import progress
+from wan_alpha.train.state import TrainState, load_state, save_state
+
+log = logging.getLogger(__name__)
+
+Loss = Callable[[list[int]], dict[str, Tensor]]
+IDENTITY = ("batch_size", "gradient_accumulation_steps", "learning_rate", "seed", "height", "width", "num_frames", "dataset_repeat")
+
+
+def steps_per_epoch(config: TrainConfig, *, num_clips: int) -> int:
+    return max(1, math.ceil(num_clips * config.dataset_repeat / (config.batch_size * config.gradient_accumulation_steps)))
+
+
+def total_steps(config: TrainConfig, *, num_clips: int) -> int:
+    steps = config.num_epochs * steps_per_epoch(config, num_clips=num_clips)
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def learning_rate_at(config: TrainConfig, *, step: int, total: int) -> float:
+    """Linear warm-up, then constant or half a cosine down to 2 %."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    decay = 1.0 if config.decay == "constant" else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total))
+    return config.learning_rate * warmup * decay
+
+
+def positions_of(config: TrainConfig, *, step: int, micro_batch: int) -> list[int]:
+    """Sample positions of one forward pass."""
+    first = (step * config.gradient_accumulation_steps + micro_batch) * config.batch_size
+    return list(range(first, first + config.batch_size))
+
+
+def fit(
+    config: TrainConfig, *, trainables: dict[str, nn.Parameter], loss: Loss, save: Callable[[int], list[Path]], num_clips: int, device: torch.device
+) -> list[Path]:
+    """Train until the configured end or a stop signal; returns the files that the last `save(epoch)` wrote, epochs from 0."""
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    optimiser = torch.optim.AdamW(trainables.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    state = TrainState(trainables=trainables, optimiser=optimiser)
+    identity = {key: asdict(config)[key] for key in IDENTITY}
+    first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
+    epoch_length, total = steps_per_epoch(config, num_clips=num_clips), total_steps(config, num_clips=num_clips)
+    written: list[Path] = []
+    with _stop_requested() as stopped, progress("training", total=total, done=first) as advance:
+        for step in range(first, total):
+            values = _optimiser_step(config, accelerator, state, loss, step=step, total=total)
+            _append_metrics(config.output_path, {"step": step + 1, **values})
+            advance(loss=values["total"])
+            finished = step + 1
+            if finished % epoch_length == 0 or finished == total:
+                written = save((finished - 1) // epoch_length)
+            if finished % config.save_every_steps == 0 or finished == total or stopped():
+                save_state(config.output_path, state, step=finished, identity=identity)
+            if stopped() and finished < total:
+                log.warning("stopped after step %d of %d; continue with --resume latest", finished, total)
+                break
+    return written
+
+
+def _optimiser_step(config: TrainConfig, accelerator: Accelerator, state: TrainState, loss: Loss, *, step: int, total: int) -> dict[str, float]:
+    """One optimiser step over all micro-batches; returns the mean of each term, and the gradient norm before clipping."""
+    rate = learning_rate_at(config, step=step, total=total)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    sums: dict[str, Tensor] = {}
+    for micro_batch in range(config.gradient_accumulation_steps):
+        terms = loss(positions_of(config, step=step, micro_batch=micro_batch))
+        accelerator.backward(terms["total"] / config.gradient_accumulation_steps)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / config.gradient_accumulation_steps
+    norm = accelerator.clip_grad_norm_(state.trainables.values(), config.max_grad_norm)
+    state.optimiser.step()
+    state.optimiser.zero_grad(set_to_none=True)
+    return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm), "learning_rate": rate}
+
+
+def _append_metrics(output_path: Path, values: dict[str, float]) -> None:
+    output_path.mkdir(parents=True, exist_ok=True)
+    with (output_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({key: round(value, 8) for key, value in values.items()}) + "\n")
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM set a flag, so that the step under way is finished and saved; a second one stops at once."""
+    requested: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        if requested:
+            raise KeyboardInterrupt
+        requested.append(number)
+
+    try:
+        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals reach the main thread only
+        previous = {}
+    try:
+        yield lambda: bool(requested)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

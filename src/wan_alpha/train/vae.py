@@ -1,0 +1,133 @@
+"""Stage 1: the merge block, and with it the LoRA of both decoders, learn to put a matte into Wan's latent and to read it back.
+
+Start reading at `loss`: z = M(E(R^h(rgb, alpha, c0)), E(alpha)), decoded to rgb^ and alpha^, compared as hard render, soft render
+and alpha (paper, Eq. 3-13).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wan_alpha.checkpoints.stage1 import write_merge, write_stage1
+from wan_alpha.config import TrainVaeConfig
+from wan_alpha.data.clips import Augment, ClipDataset, collate, usable_entries
+from wan_alpha.data.draws import generator_at, index_at
+from wan_alpha.data.manifest import read_manifest
+from wan_alpha.device import choose_device
+from wan_alpha.encoding import stage1_parts
+from wan_alpha.errors import UsageError
+from wan_alpha.geometry import ClipSize
+from wan_alpha.models.load import load_vae, resolve_base
+from wan_alpha.models.perceptual import load_vgg16
+from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
+from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
+from wan_alpha.rgba import RENDER_COLOURS, from_signed, hard_render, to_signed
+from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.loop import fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class RgbaBatch:
+    """One batch on its device: straight clips in [0, 1], and per sample the background colours of encoder input, hard and soft loss."""
+
+    rgb: Float[Tensor, "B 3 T H W"]
+    alpha: Float[Tensor, "B 1 T H W"]
+    input_colour: Float[Tensor, "B 3"]
+    hard_colour: Float[Tensor, "B 3"]
+    soft_colour: Float[Tensor, "B 3"]
+
+
+def loss(
+    model: RGBAlphaVAE,
+    batch: RgbaBatch,
+    *,
+    perceptual_features: Callable[[Tensor], Tensor] | None,
+    settings: ReconstructionSettings,
+) -> dict[str, Float[Tensor, ""]]:
+    """L_vae and its terms (Eq. 7-13) for one batch."""
+    rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=settings.hard_threshold)
+    latents = model.encode(to_signed(rendered), to_signed(batch.alpha))
+    rgb, alpha = model.decode_raw(latents)
+    return rgba_reconstruction_loss(
+        (from_signed(rgb), from_signed(alpha)),
+        (batch.rgb, batch.alpha),
+        hard_colour=batch.hard_colour,
+        soft_colour=batch.soft_colour,
+        perceptual_features=perceptual_features,
+        settings=settings,
+    )
+
+
+def draw_batch(dataset: ClipDataset, positions: list[int], *, seed: int, device: torch.device) -> RgbaBatch:
+    """The samples at these positions; every epoch walks the clips in a new order, with new windows, crops and colours."""
+    count = len(dataset.entries)
+    samples = collate([dataset[position // count * count + index_at(seed, position, count=count)] for position in positions])
+    colours = torch.stack([RENDER_COLOURS[torch.randint(8, (3,), generator=generator_at(seed, position))] for position in positions])
+    on_input, hard, soft = colours.to(device).unbind(dim=1)
+    return RgbaBatch(rgb=samples.rgb.to(device), alpha=samples.alpha.to(device), input_colour=on_input, hard_colour=hard, soft_colour=soft)
+
+
+def train(config: TrainVaeConfig) -> list[Path]:
+    """Train and write OUTPUT/feature_merge_epoch_N.safetensors and OUTPUT/stage1_epoch_N.safetensors (N from 0).
+
+    The first is the merge block alone (the seed's file), the second everything: merge block and decoder LoRA.
+    """
+    started, device = now(), choose_device(config.device)
+    settings = ReconstructionSettings(
+        hard_threshold=config.hard_threshold, edge_kernel=config.edge_kernel, edge_padding=config.edge_padding
+    )
+    features = load_vgg16(config.perceptual_weights).to(device) if config.perceptual == "vgg16" else None
+    entries, _ = usable_entries(
+        read_manifest(config.dataset_base_path, config.dataset_metadata_path), on_bad_sample=config.on_bad_sample
+    )
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    dataset = ClipDataset(entries, size=size, seed=config.seed, augment=Augment(flip=0.5, max_scale=config.max_scale))
+    model = build_model(config, device=device)
+
+    def step_loss(positions: list[int]) -> dict[str, Tensor]:
+        batch = draw_batch(dataset, positions, seed=config.seed, device=device)
+        return loss(model, batch, perceptual_features=features, settings=settings)
+
+    def save(epoch: int) -> list[Path]:
+        parts, metadata = model.stage1_tensors(), {"stage": "1", "layout": config.merge_layout, "epoch": str(epoch)}
+        merge, full = (config.output_path / f"{kind}_epoch_{epoch}.safetensors" for kind in ("feature_merge", "stage1"))
+        write_merge(merge, parts, metadata=metadata)
+        write_stage1(full, parts, metadata=metadata)
+        return [merge, full]
+
+    trainables = model.trainable_parameters(mode=config.mode)
+    written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(entries), device=device)
+    write_run_record(config.output_path, verb="train-vae", config=config, weights=_weights(config), started=started)
+    return written
+
+
+def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
+    """The RGBA VAE to train: loaded parts where given, new ones where not; only the mode's parameters have gradients."""
+    merge, lora = stage1_parts(config)
+    if config.mode == "merge" and lora is None:
+        raise UsageError(
+            "mode merge", got="plain decoders", expected="--vae_lora_path", do="give decoder.bin, or train both with --mode merge+decoders"
+        )
+    model = build_rgba_vae(
+        load_vae(resolve_base(config), dtype=torch.float32, device=device),
+        merge=merge,
+        decoder_lora=lora,
+        layout=config.merge_layout,
+        merge_init=config.merge_init,
+        width=config.merge_width,
+        rank=config.decoder_lora_rank,
+        generator=torch.Generator().manual_seed(config.seed),
+    ).to(device)
+    model.requires_grad_(False)
+    for parameter in model.trainable_parameters(mode=config.mode).values():
+        parameter.requires_grad_(True)
+    return model
+
+
+def _weights(config: TrainVaeConfig) -> dict[str, Path]:
+    named = {"base VAE": resolve_base(config).vae_path, "merge block": config.feature_merge_checkpoint, "decoder LoRA": config.vae_lora_path}
+    return {role: path for role, path in named.items() if path is not None}

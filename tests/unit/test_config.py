@@ -1,0 +1,50 @@
+"""The configs: every field has help, nothing can be changed in place, no torch is needed."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+from wan_alpha import config
+
+CONFIGS = [value for value in vars(config).values() if dataclasses.is_dataclass(value)]
+
+
+def test_every_field_has_help() -> None:
+    tree = ast.parse(inspect.getsource(config))
+    bare = [
+        f"{body.name}.{field.target.id}"
+        for body in tree.body
+        if isinstance(body, ast.ClassDef)
+        for field, after in zip(body.body, [*body.body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str))
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_every_config_is_complete_frozen_and_keyword_only(kind: type) -> None:
+    made = kind()
+    field = dataclasses.fields(kind)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, field, None)
+    with pytest.raises(TypeError):
+        kind(None)
+    assert dataclasses.replace(made) == made
+
+
+def test_importing_the_configs_and_recipes_needs_no_torch() -> None:
+    modules = "wan_alpha.config, wan_alpha.geometry, wan_alpha.recipes, wan_alpha.run_record"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_in_help_texts_are_flags() -> None:
+    """A `--flag` that a field's help mentions exists."""
+    known = {field.name for kind in CONFIGS for field in dataclasses.fields(kind)}
+    assert set(re.findall(r"--(\w+)", inspect.getsource(config))) - known == set()

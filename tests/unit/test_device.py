@@ -1,0 +1,51 @@
+"""Device and dtype, on machines with and without accelerators."""
+
+import pytest
+import torch
+
+from wan_alpha.device import choose_device, frozen_dtype
+from wan_alpha.errors import UsageError
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """Pretend which accelerators are there."""
+
+    def has(*kinds: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: "bf16" in kinds)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    return has
+
+
+@pytest.mark.parametrize(("kinds", "chosen"), [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")])
+def test_auto_takes_cuda_then_mps_then_cpu(kinds: tuple[str, ...], chosen: str, machine) -> None:
+    machine(*kinds)
+    assert choose_device() == torch.device(chosen)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_an_absent_device_is_a_clear_error(machine) -> None:
+    machine("mps")
+    with pytest.raises(UsageError, match="--device cuda: got a machine without it, expected one of auto, mps, cpu; use --device auto"):
+        choose_device("cuda")
+
+
+def test_each_process_takes_its_own_card(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device("auto") == torch.device("cuda", 3)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_frozen_weights_are_bfloat16_only_where_it_is_fast(machine) -> None:
+    machine("cuda", "bf16")
+    assert frozen_dtype(device=torch.device("cuda")) is torch.bfloat16
+    assert frozen_dtype(device=torch.device("cpu")) is torch.float32
+    assert frozen_dtype(device=torch.device("mps")) is torch.float32
+    assert frozen_dtype("float32", device=torch.device("cuda")) is torch.float32
+    assert frozen_dtype("bfloat16", device=torch.device("cpu")) is torch.bfloat16
+    machine("cuda")
+    assert frozen_dtype(device=torch.device("cuda")) is torch.float32

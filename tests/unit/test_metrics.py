@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from wan_alpha.metrics import quality
+from wan_alpha.metrics import transparency as stats
+
+
+def flat(value: float, channels: int = 1, size: int = 16) -> torch.Tensor:
+    return torch.full((1, channels, 2, size, size), value)
+
+
+def test_colour_error_counts_visible_pixels_only() -> None:
+    target, prediction, alpha = flat(0.5, 3), flat(0.5, 3), flat(0.0)
+    alpha[..., :4], alpha[..., 4:8] = 1.0, 6 / 255
+    prediction[..., :4] += 10 / 255
+    prediction[..., 4:8] += 100 / 255
+    prediction[..., 8:] = 0
+    assert quality.rgb_mae(prediction, target, true_alpha=alpha).item() == pytest.approx(10, abs=1e-3)
+    assert quality.rgb_mae(prediction, target, true_alpha=alpha, threshold=0.0).item() == pytest.approx(55, abs=1e-3)
+    assert quality.rgb_mae(prediction, target, true_alpha=flat(0.0)).item() == 0
+
+
+def test_predictions_are_clamped() -> None:
+    assert quality.rgb_mae(flat(1.7, 3), flat(1.0, 3), true_alpha=flat(1.0)).item() == 0
+    assert quality.alpha_mae(flat(-0.4), flat(0.0)).item() == 0
+    assert quality.alpha_mae(flat(0.2), flat(0.1)).item() == pytest.approx(25.5)
+    over_opaque = quality.psnr_ssim_over_backgrounds((flat(0.5, 3), flat(1.5)), (flat(0.5, 3), flat(1.0)))
+    assert over_opaque["psnr"] == 100
+    assert over_opaque["ssim"] == pytest.approx(1)
+
+
+def test_psnr_by_hand_and_for_identical_clips() -> None:
+    assert quality.psnr(flat(0.5), flat(0.4)).item() == pytest.approx(20, abs=1e-3)
+    assert quality.psnr(flat(0.5), flat(0.5)).item() == 100
+
+
+def test_backgrounds_weigh_the_alpha_error() -> None:
+    """alpha 0.9 in place of 1 on black subject: invisible on black, an error of 0.1 on white."""
+    result = quality.psnr_ssim_over_backgrounds((flat(0.0, 3), flat(0.9)), (flat(0.0, 3), flat(1.0)))
+    assert result["psnr_black"] == 100
+    assert result["psnr_white"] == pytest.approx(20, abs=1e-3)
+    assert result["psnr_red"] == pytest.approx(20 + 10 * math.log10(3), abs=1e-3)
+    each = [value for name, value in result.items() if name.startswith("psnr_")]
+    assert len(each) == 9
+    assert result["psnr"] == pytest.approx(sum(each) / 9)
+
+
+def test_ssim_of_small_frames() -> None:
+    clip = torch.rand(1, 3, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert quality.ssim(clip, clip).item() == pytest.approx(1)
+    assert quality.ssim(1 - clip, clip).item() < 0.1
+    result = quality.alpha_psnr_ssim(clip[:, :1], clip[:, :1])
+    assert result == pytest.approx({"psnr": 100, "ssim": 1})
+
+
+def test_border_leak_sees_the_outer_pixels_only() -> None:
+    alpha = torch.zeros(2, 1, 2, 16, 24)
+    alpha[:, :, :, 4:-4, 4:-4] = 1
+    assert stats.border_leak(alpha).tolist() == [0, 0]
+    alpha[1, :, :, 0, :] = 1
+    assert stats.border_leak(alpha).tolist() == pytest.approx([0, 24 / (16 * 24 - 8 * 16)])
+    assert stats.border_leak(alpha, border=5)[0] > 0
+
+
+def test_coverage_and_peak() -> None:
+    alpha = torch.zeros(1, 1, 2, 4, 4)
+    alpha[0, 0, 1, 0, 0] = 1.6
+    assert stats.coverage(alpha).item() == pytest.approx(1 / 32)
+    assert stats.peak(alpha).item() == 1
+
+
+def test_background_leak_and_holes() -> None:
+    truth, prediction = torch.zeros(1, 1, 1, 2, 4), torch.zeros(1, 1, 1, 2, 4)
+    truth[..., :2], prediction[..., :2], prediction[..., 2:] = 1, 0.75, 0.1
+    assert stats.background_leak(prediction, truth).item() == pytest.approx(0.1)
+    assert stats.holes(prediction, truth).item() == pytest.approx(0.25)
+    assert stats.background_leak(prediction, torch.ones_like(truth)).item() == 0
+
+
+def test_flicker_ignores_steady_change() -> None:
+    fade = torch.linspace(0, 1, 5).view(1, 1, 5, 1, 1).expand(1, 1, 5, 4, 4)
+    blink = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1).expand(1, 1, 5, 4, 4)
+    assert stats.flicker(fade).item() == pytest.approx(0, abs=1e-6)
+    assert stats.flicker(blink).item() == 2
+    assert stats.flicker(fade[:, :, :2]).item() == 0
