@@ -189,7 +189,7 @@ def encode_pool(work: Path, output: Path) -> None:
     latents = torch.empty(len(pool), VAE["z_dim"], 1 + (FRAMES - 1) // 4, SIZE // 8, SIZE // 8, dtype=torch.float16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for i in range(0, len(pool), 8):
-            clip = torch.from_numpy(pool[i : i + 8]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            clip = torch.from_numpy(pool[i : i + 8].copy()).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
             latents[i : i + 8] = encode(vae, clip)[0]
     mean, std = latents.float().mean((0, 2, 3, 4)), latents.float().std((0, 2, 3, 4))
     vae.register_to_config(latents_mean=[round(v, 4) for v in mean.tolist()], latents_std=[round(v, 4) for v in std.tolist()])

@@ -2,7 +2,7 @@
 
 from wan_alpha.config import CacheConfig
 from wan_alpha.data.latents import CacheIndex
-from wan_alpha.encoding import build_cache
+from wan_alpha.encoding import build_cache, loaded_weights
 from wan_alpha.run_record import now, write_run_record
 
 
@@ -10,7 +10,6 @@ def cache(config: CacheConfig) -> str:
     """Build or complete the cache in config.output_path; returns one line about it."""
     started = now()
     index: CacheIndex = build_cache(config)
-    files = {"merge block": config.feature_merge_checkpoint, "decoder LoRA": config.vae_lora_path, "base VAE": config.base_vae_path}
-    weights = {role: path for role, path in files.items() if path is not None}
+    weights = loaded_weights(config, "vae", "text_encoder")
     write_run_record(config.output_path, verb="cache", config=config, weights=weights, extra={"fingerprint": index.fingerprint}, started=started)
     return f"{config.output_path}: {len(index.names)} clips x {index.draws} draws, fingerprint {index.fingerprint[:12]}"

@@ -89,7 +89,7 @@ def _run(name: str, tokens: list[str]) -> list[str]:
     if options.dry_run:
         return [json.dumps(config_as_json(resolved), indent=2, ensure_ascii=False)]
     first_process = os.environ.get("RANK", "0") == "0"
-    console.configure(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
+    _configure_console(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
     module, function = verb.function.split(":")
     result = getattr(import_module(module), function)(resolved)
     return list(_result_lines(result)) if first_process else []
@@ -191,6 +191,21 @@ def _check_size(resolved: config.RunConfig) -> None:
     """A size that no stage can use stops here, before seconds of imports."""
     if hasattr(resolved, "num_frames"):
         ClipSize(num_frames=resolved.num_frames, height=resolved.height, width=resolved.width)  # type: ignore[attr-defined]
+
+
+def _configure_console(level: int) -> None:
+    """Log to stderr, drawn by rich on a terminal and as plain lines elsewhere; show progress unless another process does."""
+    handler: logging.Handler = logging.StreamHandler()
+    pattern = "%(asctime)s %(levelname)s %(message)s"
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler, pattern = RichHandler(console=Console(stderr=True), show_path=False), "%(message)s"
+    logging.basicConfig(level=logging.WARNING, format=pattern, datefmt="%H:%M:%S", handlers=[handler])
+    logging.getLogger("wan_alpha").setLevel(level)
+    if level <= logging.INFO:
+        console.install_progress()
 
 
 def _overview() -> list[str]:

@@ -20,6 +20,7 @@ from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.load import BaseSource, load_text_encoder, load_vae, resolve_base
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
+from wan_alpha.models.sources import PartName
 from wan_alpha.models.text import encode_prompts
 from wan_alpha.objectives.transparency import gaussian_ellipse
 from wan_alpha.progress import progress
@@ -49,6 +50,15 @@ def load_rgba_vae(config: BaseModelConfig, *, device: torch.device) -> RGBAlphaV
         )
     vae = load_vae(resolve_base(config), dtype=torch.float32, device=device)
     return build_rgba_vae(vae, merge=merge, decoder_lora=lora).to(device).eval().requires_grad_(False)
+
+
+def loaded_weights(config: BaseModelConfig, *parts: PartName) -> dict[str, Path]:
+    """Role -> file of everything that a config loads: the named parts of the base, and the files of both stages. For run.json."""
+    base = resolve_base(config).weight_files()
+    named = {f"{part} {file.name}": file for part in parts for file in base.get(part, [])}
+    fields = ("feature_merge_checkpoint", "vae_lora_path", "adapter_path", "acceleration_lora", "perceptual_weights")
+    given = {field: getattr(config, field, None) for field in fields}
+    return {**named, **{field: path for field, path in given.items() if path is not None}}
 
 
 def require_merge_block(config: BaseModelConfig, *, verb: str) -> None:
@@ -101,7 +111,7 @@ def build_cache(config: CacheConfig, *, key: str = "video") -> CacheIndex:
         width=size.width,
         draws=config.draws,
         max_sequence_length=config.max_sequence_length,
-        weights={str(path): sha256(path) for path in (config.feature_merge_checkpoint, config.vae_lora_path, config.base_vae_path) if path and path.is_file()},
+        weights={role: sha256(path) for role, path in loaded_weights(config, "vae").items()},
     )
     write_index(folder, index)
     return index

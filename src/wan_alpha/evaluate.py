@@ -18,7 +18,7 @@ from wan_alpha.config import EvaluateConfig
 from wan_alpha.data.clips import ClipDataset, Sample, usable_entries
 from wan_alpha.data.manifest import ClipEntry, read_manifest
 from wan_alpha.device import choose_device
-from wan_alpha.encoding import encode_clip, load_rgba_vae, require_merge_block
+from wan_alpha.encoding import encode_clip, load_rgba_vae, loaded_weights, require_merge_block
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
@@ -77,8 +77,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             advance()
     mean = {key: float(np.mean([clip[key] for clip in values.values()])) for key in next(iter(values.values()))}
     report, sheet = _write_report(config, mean, values), _write_sheet(config, shown)
-    files = {"merge block": config.feature_merge_checkpoint, "decoder LoRA": config.vae_lora_path, "base VAE": config.base_vae_path}
-    weights = {role: path for role, path in files.items() if path is not None}
+    weights = loaded_weights(config, "vae")
     write_run_record(config.output_path, verb="evaluate", config=config, weights=weights, extra=mean, started=started)
     return Evaluation(mean=mean, clips=values, report=report, sheet=sheet)
 

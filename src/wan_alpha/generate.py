@@ -13,7 +13,7 @@ from wan_alpha.checkpoints.adapter import Adapter, read_adapter
 from wan_alpha.checkpoints.files import read_tensors, sha256
 from wan_alpha.config import GenerateConfig
 from wan_alpha.device import choose_device, frozen_dtype
-from wan_alpha.encoding import load_rgba_vae
+from wan_alpha.encoding import load_rgba_vae, loaded_weights
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
@@ -57,7 +57,8 @@ def generate(config: GenerateConfig) -> list[GeneratedClip]:
     ellipse = gaussian_from_ellipse(
         centre=config.ellipse_centre, axes=config.ellipse_axes, angle=config.ellipse_angle, shape=size.latent_shape
     )
-    hashes = {str(path): sha256(path) for path in loaded_files(config)}
+    weights = loaded_weights(config, "transformer", "text_encoder", "vae")
+    hashes = {role: sha256(path) for role, path in weights.items()}
     clips = []
     with progress("generating", total=len(prompts) * config.num_inference_steps) as advance:
         for i, prompt in enumerate(prompts):
@@ -72,9 +73,7 @@ def generate(config: GenerateConfig) -> list[GeneratedClip]:
                 on_step=lambda step, latents: advance(),
             )
             clips.append(_write(config, result, prompt=prompt, seed=seed, index=i, settings=settings, hashes=hashes))
-    weights = {f"weights {i}": path for i, path in enumerate(loaded_files(config))}
-    base = {"transformer": resolve_base(config).transformer_path}
-    write_run_record(config.output_path, verb="generate", config=config, weights={**base, **weights}, started=started)
+    write_run_record(config.output_path, verb="generate", config=config, weights=weights, started=started)
     return clips
 
 
@@ -115,11 +114,6 @@ def load_pipeline(config: GenerateConfig, *, adapter: Adapter | None) -> WanAlph
     rgba_vae = load_rgba_vae(config, device=device)
     rgba_vae.merge_decoder_lora()
     return WanAlphaPipeline(transformer=transformer, text_encoder=encoder, tokenizer=tokenizer, rgba_vae=rgba_vae)
-
-
-def loaded_files(config: GenerateConfig) -> list[Path]:
-    named = (config.adapter_path, config.acceleration_lora, config.vae_lora_path, config.feature_merge_checkpoint)
-    return [path for path in named if path is not None]
 
 
 def transparency_statistics(alpha: Float[Tensor, "1 1 T H W"]) -> dict[str, float]:

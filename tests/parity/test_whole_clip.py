@@ -35,7 +35,6 @@ def assert_gradients_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], t
     """Every tensor's gradient, its error's length relative to its own."""
     assert ours.keys() == theirs.keys()
     wrong = {name: float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in ours}
-    print("WORST", max(wrong.values()))
     assert {name: error for name, error in wrong.items() if not error < tolerance} == {}
 
 

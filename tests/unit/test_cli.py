@@ -187,7 +187,7 @@ def test_usage_errors_are_one_line_and_exit_2(tokens: list[str], parts: list[str
 def run_stage(monkeypatch: pytest.MonkeyPatch, function: object, *tokens: str) -> int:
     """A verb whose stage is replaced by `function`; the console stays as pytest has it."""
     monkeypatch.setattr(cli, "import_module", lambda name: SimpleNamespace(export=function))
-    monkeypatch.setattr(console, "configure", lambda level: None)
+    monkeypatch.setattr(cli, "_configure_console", lambda level: None)
     return cli.main(["export", *tokens])
 
 
@@ -288,20 +288,25 @@ def test_every_verb_fits_the_config_and_recipe_names() -> None:
     assert cli.VERBS["train-dit"].config is TrainDitConfig
 
 
-def test_progress_as_log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_display", [console.log_lines])
-    caplog.set_level("INFO", logger="wan_alpha")
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_count_and_last_values(terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "_display", [*progress._display])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    console.install_progress()
     with progress.progress("training", total=5, done=3) as advance:
         advance(loss=0.5)
         advance(loss=0.25)
-    assert [record.getMessage() for record in caplog.records] == ["training 5/5, 0:00:00 left loss 0.25"]
-
-
-def test_progress_as_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "_display", [console.draw_bar])
-    with progress.progress("training", total=2) as advance:
-        advance(loss=0.5)
-        advance(loss=0.25)
     err = capsys.readouterr().err
-    assert "2/2" in err
+    assert "5/5" in err
     assert "loss 0.25" in err
+
+
+@pytest.mark.parametrize(("tokens", "level"), [([], "INFO"), (["--debug"], "DEBUG")])
+def test_log_goes_to_stderr_at_the_level_asked_for(tokens: list[str], level: str) -> None:
+    """In a process of its own: pytest holds the root logger here."""
+    stage = "lambda config: logging.getLogger('wan_alpha.export').log(getattr(logging, sys.argv[1]), 'spoken')"
+    code = f"import logging, sys, types; from wan_alpha import cli; cli.import_module = lambda n: types.SimpleNamespace(export={stage}); "
+    command = [sys.executable, "-c", code + "sys.exit(cli.main(['export', *sys.argv[2:]]))", level, *tokens]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "spoken" in done.stderr
+    assert done.stdout == ""

@@ -21,8 +21,8 @@ from wan_alpha.checkpoints.originals import dit_original_name
 from wan_alpha.checkpoints.vae_layout import describe
 from wan_alpha.errors import CheckpointError
 
-A, B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
-_PARTS = {A: A, B: B, "lora_down": A, "lora_up": B, MAGNITUDE: MAGNITUDE, "dora_scale": MAGNITUDE, "alpha": "alpha"}
+LORA_A, LORA_B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
+_PARTS = {LORA_A: LORA_A, LORA_B: LORA_B, "lora_down": LORA_A, "lora_up": LORA_B, MAGNITUDE: MAGNITUDE, "dora_scale": MAGNITUDE, "alpha": "alpha"}
 _KEY = re.compile(
     r"(?:(?:base_model\.model|pipe\.dit|diffusion_model|transformer)\.)*"
     rf"(?P<module>.+?)\.(?P<part>{'|'.join(_PARTS)})(?:\.(?!weight$)[^.]+)?(?:\.weight)?"
@@ -59,7 +59,9 @@ class Adapter:
         """The rank that all layers share; raises CheckpointError when they do not."""
         ranks = {layer.lora_A.shape[0] for layer in self.layers.values()}
         if len(ranks) != 1:
-            raise CheckpointError(self.source, got=f"layers of ranks {sorted(ranks)}", expected="one rank", do="merge it instead of training on")
+            raise CheckpointError(
+                self.source, got=f"layers of ranks {sorted(ranks)}", expected="one rank", do="merge it instead of training on"
+            )
         return ranks.pop()
 
     @property
@@ -81,7 +83,9 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     """Write the published layout (keys as models.dora.adapter_state gives them); anything else raises CheckpointError."""
     adapter = parse_adapter(tensors, source=str(path))
     if layer_tensors(adapter).keys() != tensors.keys():
-        raise CheckpointError(path, got=f"keys such as {next(iter(tensors))}", expected="keys such as blocks.0.self_attn.q.lora_A.default.weight")
+        raise CheckpointError(
+            path, got=f"keys such as {next(iter(tensors))}", expected="keys such as blocks.0.self_attn.q.lora_A.default.weight"
+        )
     write_tensors(path, tensors, metadata={"kind": adapter.kind, **metadata})
 
 
@@ -89,7 +93,7 @@ def layer_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """The adapter's tensors under their published keys."""
     tensors = {}
     for module, layer in adapter.layers.items():
-        for part, tensor in ((A, layer.lora_A), (B, layer.lora_B), (MAGNITUDE, layer.magnitude)):
+        for part, tensor in ((LORA_A, layer.lora_A), (LORA_B, layer.lora_B), (MAGNITUDE, layer.magnitude)):
             if tensor is not None:
                 tensors[published_key(module, part)] = tensor
     return tensors
@@ -115,7 +119,9 @@ def parse_adapter(tensors: Mapping[str, Tensor], *, source: str, metadata: Mappi
     layers = {module: _layer(found, source=source, module=module) for module, found in parts.items()}
     bare = [module for module, layer in layers.items() if layer.magnitude is None]
     if bare and len(bare) != len(layers):
-        raise CheckpointError(source, got=f"{len(bare)} of {len(layers)} layers without magnitude, first {bare[0]}", expected="all (DoRA) or none (LoRA)")
+        raise CheckpointError(
+            source, got=f"{len(bare)} of {len(layers)} layers without magnitude, first {bare[0]}", expected="all (DoRA) or none (LoRA)"
+        )
     return Adapter(source=source, layers=layers, metadata=dict(metadata or {}))
 
 
@@ -124,12 +130,16 @@ def _original_module(module: str) -> str:
 
 
 def _layer(found: Mapping[str, Tensor], *, source: str, module: str) -> LowRank:
-    missing = [part for part in (A, B) if part not in found]
+    missing = [part for part in (LORA_A, LORA_B) if part not in found]
     if missing:
-        raise CheckpointError(source, got=f"{module} without {missing[0]}", expected="lora_A and lora_B for each layer", do="copy the file again")
-    down, up, magnitude = found[A], found[B], found.get(MAGNITUDE)
+        raise CheckpointError(
+            source, got=f"{module} without {missing[0]}", expected="lora_A and lora_B for each layer", do="copy the file again"
+        )
+    down, up, magnitude = found[LORA_A], found[LORA_B], found.get(MAGNITUDE)
     if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
-        raise CheckpointError(source, got=f"{module}: lora_A {tuple(down.shape)}, lora_B {tuple(up.shape)}", expected="(r, in) and (out, r)")
+        raise CheckpointError(
+            source, got=f"{module}: lora_A {tuple(down.shape)}, lora_B {tuple(up.shape)}", expected="(r, in) and (out, r)"
+        )
     if magnitude is not None:
         if magnitude.numel() != up.shape[0]:
             raise CheckpointError(source, got=f"{module}: magnitude {tuple(magnitude.shape)}", expected=f"({up.shape[0]},)")
@@ -141,7 +151,13 @@ def _layer(found: Mapping[str, Tensor], *, source: str, module: str) -> LowRank:
 
 def _refusal(tensors: Mapping[str, Tensor], *, source: str, key: str) -> CheckpointError:
     if any(name.endswith((".diff", ".diff_b", ".diff_m")) for name in tensors):
-        return CheckpointError(source, got=f"an acceleration LoRA ({len(tensors)} tensors)", expected="an adapter of Stage 2", do="use --acceleration_lora")
+        return CheckpointError(
+            source, got=f"an acceleration LoRA ({len(tensors)} tensors)", expected="an adapter of Stage 2", do="use --acceleration_lora"
+        )
     found = describe(tensors.keys())
-    do = "use --feature_merge_checkpoint or --vae_lora_path" if any(word in found for word in ("Stage-1", "decoder LoRA", "merge block")) else ""
+    do = (
+        "use --feature_merge_checkpoint or --vae_lora_path"
+        if any(word in found for word in ("Stage-1", "decoder LoRA", "merge block"))
+        else ""
+    )
     return CheckpointError(source, got=f"{found}, with {key}", expected="an adapter of the DiT, <module>.lora_A.default.weight", do=do)

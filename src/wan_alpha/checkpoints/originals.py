@@ -68,7 +68,11 @@ def dit_to_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def text_to_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State of a UMT5EncoderModel in the names of models_t5_umt5-xxl-enc-bf16.pth, the tied embedding once."""
     blocks = ("encoder.block", "blocks", _TEXT_BLOCK)
-    return {_rename(key, blocks=blocks, top=_TEXT_TOP, what="text encoder tensor"): tensor for key, tensor in tensors.items() if key != TIED_EMBEDDING}
+    return {
+        _rename(key, blocks=blocks, top=_TEXT_TOP, what="text encoder tensor"): tensor
+        for key, tensor in tensors.items()
+        if key != TIED_EMBEDDING
+    }
 
 
 def text_from_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,9 @@ def dit_sizes(tensors: Mapping[str, Tensor], *, num_heads: int | None, eps: floa
     patch = _shape(tensors, "patch_embedding.weight", expected="an original Wan DiT")
     dim, in_channels, patch_size = patch[0], patch[1], tuple(patch[2:])
     if num_heads is None and dim % WAN_HEAD_DIM:
-        raise CheckpointError("DiT", got=f"width {dim}", expected=f"a multiple of {WAN_HEAD_DIM}", do='put a config.json with "num_heads" beside its file')
+        raise CheckpointError(
+            "DiT", got=f"width {dim}", expected=f"a multiple of {WAN_HEAD_DIM}", do='put a config.json with "num_heads" beside its file'
+        )
     heads = num_heads or dim // WAN_HEAD_DIM
     return {
         "patch_size": patch_size,
@@ -37,7 +39,9 @@ def vae_sizes(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """Arguments of AutoencoderKLWan, without the statistics of its latents, which no tensor holds."""
     blocks = count_res_blocks(tensors.keys())
     base_dim = _shape(tensors, "encoder.conv1.weight", expected="an original Wan VAE")[0]
-    resamples = sorted(int(match[1]) for key in tensors if (match := re.fullmatch(r"encoder\.downsamples\.(\d+)\.resample\.1\.weight", key)))
+    resamples = sorted(
+        int(match[1]) for key in tensors if (match := re.fullmatch(r"encoder\.downsamples\.(\d+)\.resample\.1\.weight", key))
+    )
     levels = range(len(resamples) + 1)
     widths = [_shape(tensors, f"encoder.downsamples.{level * (blocks + 1)}.residual.2.weight")[0] for level in levels]
     return {
@@ -67,7 +71,9 @@ def text_sizes(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 
 def _shape(tensors: Mapping[str, Tensor], key: str, *, expected: str = "a complete file") -> Size:
     if key not in tensors:
-        raise CheckpointError(f"weights without {key}", got=describe(tensors.keys()), expected=expected, do="check that every part of the file is there")
+        raise CheckpointError(
+            f"weights without {key}", got=describe(tensors.keys()), expected=expected, do="check that every part of the file is there"
+        )
     return tensors[key].shape
 
 

@@ -37,7 +37,7 @@ class CacheIndex:
     draws: int
     max_sequence_length: int
     weights: dict[str, str]
-    """Files of weights and their sha256."""
+    """Role of each file of weights -> its sha256."""
     format: int = FORMAT
 
 

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
-from wan_alpha.checkpoints.adapter import MAGNITUDE, A, Adapter, B, published_key
+from wan_alpha.checkpoints.adapter import LORA_A, LORA_B, MAGNITUDE, Adapter, LowRank, published_key
 from wan_alpha.checkpoints.files import require_keys
 from wan_alpha.checkpoints.originals import dit_diffusers_name, dit_original_name
 from wan_alpha.errors import CheckpointError, UsageError
@@ -27,7 +27,7 @@ from wan_alpha.errors import CheckpointError, UsageError
 TARGETS = re.compile(r"blocks\.\d+\.(attn[12]\.to_(q|k|v|out\.0)|ffn\.net\.(0\.proj|2))")
 """Adapted layers by diffusers' names: q, k, v, o of both attentions, and both layers of the feed-forward (reference.md, section 7)."""
 _NAME = "default"
-_SMALLEST_NORM = 1e-8  # the reference's guard when it merges
+SMALLEST_NORM = 1e-8  # the published guard against a division by zero
 
 
 class FastDora(DoraLinearVariant):
@@ -67,7 +67,7 @@ class FastDora(DoraLinearVariant):
         cross = ((weight @ down.to(weight.dtype).T).float() * up).sum(1)
         inner = ((up @ (down @ down.T)) * up).sum(1)
         squares = self._weight_squares(weight) + 2 * scaling * cross + scaling**2 * inner
-        return squares.clamp_min(_SMALLEST_NORM**2).sqrt()
+        return squares.clamp_min(SMALLEST_NORM**2).sqrt()
 
     def _weight_squares(self, weight: Tensor) -> Tensor:
         key = (id(weight), weight._version, weight.device, weight.dtype)
@@ -104,12 +104,8 @@ def load_adapter(transformer: WanTransformer3DModel, adapter: Adapter) -> WanTra
 
     Raises CheckpointError when layers, ranks or sizes differ.
     """
-    wanted = {dit_diffusers_name(module): layer for module, layer in adapter.layers.items()}
+    wanted = require_fit(transformer, adapter)
     if not adapter_layers(transformer):
-        linear = {name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-        if unknown := sorted(wanted.keys() - linear):
-            raise CheckpointError(adapter.source, got=f"layer {unknown[0]}", expected="layers of this model", do="use the base it was trained on")
-        _check_sizes(transformer, adapter)
         _inject(transformer, names=list(wanted), rank=adapter.rank, kind=adapter.kind)
     layers = adapter_layers(transformer)
     require_keys(wanted.keys(), layers.keys(), what=adapter.source)
@@ -124,7 +120,9 @@ def load_adapter(transformer: WanTransformer3DModel, adapter: Adapter) -> WanTra
                 pairs.append((module.lora_magnitude_vector[_NAME].weight, layer.magnitude))
             for own, stored in pairs:
                 if own.shape != stored.shape:
-                    raise CheckpointError(adapter.source, got=f"{name} {tuple(stored.shape)}", expected=tuple(own.shape), do="check --dora_rank")
+                    raise CheckpointError(
+                        adapter.source, got=f"{name} {tuple(stored.shape)}", expected=tuple(own.shape), do="check --dora_rank"
+                    )
                 own.copy_(stored)
     return transformer
 
@@ -134,8 +132,8 @@ def adapter_state(transformer: WanTransformer3DModel) -> dict[str, Tensor]:
     state = {}
     for name, module in adapter_layers(transformer).items():
         original = dit_original_name(name)
-        state[published_key(original, A)] = module.lora_A[_NAME].weight.detach()
-        state[published_key(original, B)] = module.lora_B[_NAME].weight.detach()
+        state[published_key(original, LORA_A)] = module.lora_A[_NAME].weight.detach()
+        state[published_key(original, LORA_B)] = module.lora_B[_NAME].weight.detach()
         if module.use_dora[_NAME]:
             state[published_key(original, MAGNITUDE)] = module.lora_magnitude_vector[_NAME].weight.detach()
     return state
@@ -146,14 +144,21 @@ def adapter_layers(transformer: nn.Module) -> dict[str, LoraLinear]:
     return {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLinear)}
 
 
-def _check_sizes(transformer: nn.Module, adapter: Adapter) -> None:
-    for module, layer in adapter.layers.items():
-        expected = transformer.get_submodule(dit_diffusers_name(module)).weight.shape
-        found = (layer.lora_B.shape[0], layer.lora_A.shape[1])
-        if found != tuple(expected):
+def require_fit(transformer: nn.Module, adapter: Adapter) -> dict[str, LowRank]:
+    """The adapter's layers by diffusers' module name; CheckpointError unless each is a linear layer of the model, of that size."""
+    layers, modules = {}, dict(transformer.named_modules())
+    for original, layer in adapter.layers.items():
+        name = dit_diffusers_name(original)
+        module, found = modules.get(name), (layer.lora_B.shape[0], layer.lora_A.shape[1])
+        if not isinstance(module, (nn.Linear, LoraLinear)):
             raise CheckpointError(
-                adapter.source, got=f"{module} for a layer of {found}", expected=tuple(expected), do="use the base it was trained on"
+                adapter.source, got=f"layer {original}", expected="linear layers of this model", do="use the base it was trained on"
             )
+        if found != (module.out_features, module.in_features):
+            expected = (module.out_features, module.in_features)
+            raise CheckpointError(adapter.source, got=f"{original} for {found}", expected=expected, do="use the base it was trained on")
+        layers[name] = layer
+    return layers
 
 
 def _inject(transformer: nn.Module, *, names: Sequence[str], rank: int, kind: str) -> None:

@@ -6,7 +6,6 @@ published inference does.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -17,13 +16,13 @@ from wan_alpha.checkpoints.adapter import Adapter, LowRank
 from wan_alpha.checkpoints.originals import dit_diffusers_name
 from wan_alpha.checkpoints.vae_layout import describe
 from wan_alpha.errors import CheckpointError, UsageError
-from wan_alpha.models.dora import _check_sizes, adapter_layers, row_norms
+from wan_alpha.models.dora import SMALLEST_NORM, adapter_layers, require_fit, row_norms
 
 _ACCELERATION = re.compile(
-    r"(?:diffusion_model\.)?(?P<module>.+?)\."
-    r"(?:(?P<down>lora_A|lora_down)(?:\.default)?\.weight|(?P<up>lora_B|lora_up)(?:\.default)?\.weight|(?P<diff>diff|diff_b|diff_m)|(?P<alpha>alpha))"
+    r"(?:diffusion_model\.)?(?P<module>.+?)\.(?:(?P<product>lora_A|lora_B|lora_down|lora_up)(?:\.default)?\.weight|(?P<single>diff|diff_b|diff_m|alpha))"
 )
 _DIFF_TARGETS = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}
+_PRODUCT_SIDES = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
 
 
 def adapted_weight(weight: Float[Tensor, "o i"], layer: LowRank, *, strength: float) -> Float[Tensor, "o i"]:
@@ -40,7 +39,7 @@ def adapted_weight(weight: Float[Tensor, "o i"], layer: LowRank, *, strength: fl
     if layer.magnitude is None:
         return new
     magnitude = torch.lerp(row_norms(old), layer.magnitude.to(device, torch.float32), strength)
-    return new * (magnitude / row_norms(new).clamp_min(1e-8))[:, None]
+    return new * (magnitude / row_norms(new).clamp_min(SMALLEST_NORM))[:, None]
 
 
 @torch.no_grad()
@@ -49,15 +48,8 @@ def merge_adapter(transformer: WanTransformer3DModel, adapter: Adapter, *, stren
     _require_bare(transformer)
     if not 0 <= strength <= 1:
         raise UsageError("--adapter_strength", got=strength, expected="0 (base) to 1 (adapter)")
-    names = {module: dit_diffusers_name(module) for module in adapter.layers}
-    modules = dict(transformer.named_modules())
-    if unknown := [module for module, name in names.items() if not isinstance(modules.get(name), nn.Linear)]:
-        raise CheckpointError(
-            adapter.source, got=f"{len(unknown)} layers that this model lacks, first {unknown[0]}", expected="layers of the base", do="use its own base"
-        )
-    _check_sizes(transformer, adapter)
-    for module, layer in adapter.layers.items():
-        weight = transformer.get_submodule(names[module]).weight
+    for name, layer in require_fit(transformer, adapter).items():
+        weight = transformer.get_submodule(name).weight
         weight.copy_(adapted_weight(weight, layer, strength=strength))
     return transformer
 
@@ -70,43 +62,65 @@ def merge_acceleration_lora(
 
     `<module>.lora_{down,up}.weight` or `lora_{A,B}`, `.alpha` (r when absent), `.diff` -> weight, `.diff_b` -> bias, `.diff_m` ->
     modulation; the prefix `diffusion_model.` is optional. A key that finds no tensor of its shape raises CheckpointError before
-    anything is changed: nothing is skipped.
+    anything is changed: nothing is skipped. (The published tool skips those, and ignores alpha.)
     """
     _require_bare(transformer)
     parameters = dict(transformer.named_parameters())
-    changes = _acceleration_changes(tensors, source=source)
-    for target, change in changes.items():
+    products, diffs, alphas = _sort_keys(tensors, source=source)
+    found = {target: tuple(diff.shape) for target, diff in diffs.items()}
+    found |= {target: (*up.shape[:1], *down.shape[1:]) for target, (down, up) in products.items()}
+    for target, shape in found.items():
         parameter = parameters.get(dit_diffusers_name(target))
-        if parameter is None or change.size(parameter.ndim) not in (parameter.shape, _flat(parameter.shape)):
-            got = "no such tensor in the model" if parameter is None else f"{tuple(change.size(parameter.ndim))} for {tuple(parameter.shape)}"
-            raise CheckpointError(source, got=f"{target}: {got}", expected="a LoRA of this model", do="use the one made for this size of Wan")
-    for target, change in changes.items():
+        if parameter is None or tuple(parameter.shape) != shape:
+            expected = "a tensor of this model" if parameter is None else tuple(parameter.shape)
+            raise CheckpointError(
+                source, got=f"a change of {target} {shape}", expected=expected, do="use the LoRA made for this model of Wan"
+            )
+    for target in found:
         parameter = parameters[dit_diffusers_name(target)]
-        delta = change.delta(parameter.device).reshape(parameter.shape)
-        parameter.copy_(parameter.float().add_(delta, alpha=strength))
+        delta = diffs[target] if target in diffs else _product(*products[target], alpha=alphas.get(target))
+        parameter.copy_(parameter.float() + strength * delta.to(parameter.device, torch.float32))
     return transformer
 
 
-@dataclass(kw_only=True)
-class _Change:
-    """What is added to one tensor: a product of two, or a difference."""
+def _product(down: Tensor, up: Tensor, *, alpha: Tensor | None) -> Tensor:
+    """(alpha / r) B A in the weight's shape; a convolution's kernel stands in lora_down."""
+    rank = down.shape[0]
+    product = (up.float().flatten(1) @ down.float().flatten(1)).reshape(up.shape[0], *down.shape[1:])
+    return product if alpha is None else product * (alpha.item() / rank)
 
-    down: Tensor | None = None
-    up: Tensor | None = None
-    diff: Tensor | None = None
-    alpha: float | None = None
 
-    def size(self, ndim: int) -> torch.Size:
-        """Shape of the sum's other term; of a product, flattened to a matrix as the target (of `ndim` axes) is."""
-        if self.diff is not None:
-            return self.diff.shape
-        assert self.down is not None and self.up is not None
-        return torch.Size((self.up.shape[0], self.down[0].numel()))
+def _sort_keys(
+    tensors: Mapping[str, Tensor], *, source: str
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
+    """(lora_down, lora_up) pairs, differences and alphas, each by the original name of the tensor that they change."""
+    sides: dict[str, dict[str, Tensor]] = {}
+    diffs: dict[str, Tensor] = {}
+    alphas: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        match = _ACCELERATION.fullmatch(key)
+        if match is None:
+            raise CheckpointError(
+                source, got=f"{describe(tensors.keys())}, with {key}", expected="lora_down, lora_up, diff, diff_b, diff_m"
+            )
+        module, single = match["module"], match["single"]
+        if match["product"]:
+            sides.setdefault(f"{module}.weight", {})[_PRODUCT_SIDES[match["product"]]] = tensor
+        elif single == "alpha":
+            alphas[f"{module}.weight"] = tensor
+        else:
+            diffs[f"{module}.{_DIFF_TARGETS[single]}"] = tensor
+    for target, pair in sides.items():
+        if len(pair) != 2 or target in diffs:
+            got = f"{target} with {' and '.join(sorted(pair))}" + (" and diff" if target in diffs else "")
+            raise CheckpointError(source, got=got, expected="one pair of down and up, or one diff, for each tensor")
+    if stray := alphas.keys() - sides.keys():
+        raise CheckpointError(source, got=f"alpha without a pair for {sorted(stray)[0]}", expected="lora_down and lora_up beside it")
+    return {target: (pair["down"], pair["up"]) for target, pair in sides.items()}, diffs, alphas
 
-    def delta(self, device: torch.device) -> Tensor:
-        if self.diff is not None:
-            return self.diff.to(device, torch.float32)
-        assert self.down is not None and self.up is not None
-        rank = self.down.shape[0]
-        scale = 1.0 if self.alpha is None else self.alpha / rank
-        return scale * (self.up.to(device, torch.float32).flatten(1) @ self.down.to(device, torch.float32).flatten(1))
+
+def _require_bare(transformer: nn.Module) -> None:
+    if adapter_layers(transformer):
+        raise UsageError(
+            "merge", got="a model with an injected adapter", expected="a plain one", do="load the base again, then merge the adapter's file"
+        )

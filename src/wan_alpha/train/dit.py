@@ -20,7 +20,7 @@ from wan_alpha.config import CacheConfig, TrainDitConfig
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.device import choose_device, frozen_dtype
-from wan_alpha.encoding import build_cache
+from wan_alpha.encoding import build_cache, loaded_weights
 from wan_alpha.errors import CacheError
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
@@ -95,7 +95,7 @@ def train(config: TrainDitConfig) -> list[Path]:
         return [path]
 
     written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(cache), device=device)
-    weights = {"transformer": source.transformer_path, "cache": cache.folder / "index.json"}
+    weights = {**loaded_weights(config, "transformer"), "cache": cache.folder / "index.json"}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, extra=asdict(cache.index), started=started)
     return written
 

@@ -18,7 +18,7 @@ from wan_alpha.data.clips import Augment, ClipDataset, collate, usable_entries
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.device import choose_device
-from wan_alpha.encoding import stage1_parts
+from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.load import load_vae, resolve_base
@@ -101,7 +101,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
 
     trainables = model.trainable_parameters(mode=config.mode)
     written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(entries), device=device)
-    write_run_record(config.output_path, verb="train-vae", config=config, weights=_weights(config), started=started)
+    write_run_record(config.output_path, verb="train-vae", config=config, weights=loaded_weights(config, "vae"), started=started)
     return written
 
 
@@ -127,7 +127,3 @@ def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
         parameter.requires_grad_(True)
     return model
 
-
-def _weights(config: TrainVaeConfig) -> dict[str, Path]:
-    named = {"base VAE": resolve_base(config).vae_path, "merge block": config.feature_merge_checkpoint, "decoder LoRA": config.vae_lora_path}
-    return {role: path for role, path in named.items() if path is not None}

@@ -1,0 +1,96 @@
+"""export: every format verified, timing true, sources never overwritten."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wan_alpha.config import ExportConfig
+from wan_alpha.errors import DatasetError, MediaError, UsageError
+from wan_alpha.export import checkerboard_frames, export
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.video import read_video
+from wan_alpha.media.write import write_png_sequence, write_webp
+
+
+def ladder(frames: int = 4, height: int = 16, width: int = 18) -> RgbaClip:
+    alpha = np.resize(np.arange(256), (frames, height, width)).astype(np.uint8)
+    return RgbaClip(rgb=np.full((*alpha.shape, 3), (200, 30, 60), np.uint8), alpha=alpha, fps=16.0)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_clip_in_all_formats(tmp_path):
+    write_png_sequence(ladder(), tmp_path / "clip")
+    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out"))
+    out = tmp_path / "out"
+    assert names(out) == ["clip", "clip.webp", "clip_alpha.mp4", "clip_preview.mp4", "clip_rgb.mp4"]
+    assert sorted(written) == sorted(out.iterdir())
+    for clip in (read_rgba(out / "clip"), read_rgba(out / "clip.webp"), read_pair(out / "clip_rgb.mp4", out / "clip_alpha.mp4")):
+        assert np.array_equal(clip.alpha, ladder().alpha)
+        assert clip.fps == 16
+    assert np.array_equal(read_rgba(out / "clip.webp").rgb, ladder().rgb)
+
+
+def test_preview_shows_the_board(tmp_path):
+    clip = ladder()
+    frames = checkerboard_frames(RgbaClip(rgb=clip.rgb, alpha=np.zeros_like(clip.alpha), fps=16.0))
+    assert set(np.unique(frames)) == {200, 255}
+    assert frames[0, 0, 0, 0] != frames[0, 0, 8, 0] == frames[0, 8, 0, 0] != frames[0, 8, 8, 0]
+    assert np.array_equal(checkerboard_frames(RgbaClip(rgb=clip.rgb, alpha=np.full_like(clip.alpha, 255), fps=16.0)), clip.rgb)
+    write_png_sequence(clip, tmp_path / "clip")
+    export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=("preview",)))
+    decoded = read_video(tmp_path / "out" / "clip_preview.mp4")
+    assert decoded.rgb.shape == clip.rgb.shape
+    assert np.abs(decoded.rgb.astype(int) - checkerboard_frames(clip)).mean() < 8
+
+
+def test_folder_of_clips(tmp_path):
+    write_png_sequence(ladder(), tmp_path / "in" / "one")
+    write_webp(ladder(frames=3), tmp_path / "in" / "two.webp")
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "sheet.png")
+    (tmp_path / "in" / "run.json").write_text("{}")
+    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "out", formats=("webp",)))
+    assert names(tmp_path / "out") == ["one.webp", "two.webp"]
+    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("webp",)))
+    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("webp", "png")))
+    assert names(tmp_path / "in" / "out") == ["one", "one.webp", "two", "two.webp"]
+
+
+def test_a_changed_level_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    write_png_sequence(ladder(), tmp_path / "clip")
+
+    def lossy(clip, path):
+        write_webp(RgbaClip(rgb=clip.rgb, alpha=clip.alpha // 2 * 2, fps=clip.fps), path)
+
+    monkeypatch.setattr("wan_alpha.export.write_webp", lossy)
+    with pytest.raises(MediaError, match=r"clip\.webp: got alpha off by up to 1"):
+        export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out"))
+    assert names(tmp_path) == ["clip"]
+
+
+def test_sources_and_foreign_folders_are_kept(tmp_path):
+    write_webp(ladder(), tmp_path / "clip.webp")
+    with pytest.raises(UsageError, match="would be overwritten"):
+        export(ExportConfig(source=tmp_path / "clip.webp", output_path=tmp_path))
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    (tmp_path / "out" / "clip" / "thesis.doc").write_text("mine")
+    with pytest.raises(MediaError, match=r"thesis\.doc"):
+        export(ExportConfig(source=tmp_path / "clip.webp", output_path=tmp_path / "out"))
+    assert names(tmp_path / "out") == ["clip"]
+
+
+def test_bad_sources(tmp_path):
+    with pytest.raises(DatasetError, match="no such file"):
+        export(ExportConfig(source=tmp_path / "none", output_path=tmp_path / "out"))
+    (tmp_path / "clip.psd").touch()
+    with pytest.raises(MediaError, match=r"unknown extension \.psd"):
+        export(ExportConfig(source=tmp_path / "clip.psd", output_path=tmp_path / "out"))
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(DatasetError, match="half a pair"):
+        export(ExportConfig(source=tmp_path / "clip.mp4", output_path=tmp_path / "out"))
+    with pytest.raises(UsageError, match="--formats"):
+        export(ExportConfig(source=tmp_path / "clip.mp4", output_path=tmp_path / "out", formats=()))
+    assert not (tmp_path / "out").exists()
