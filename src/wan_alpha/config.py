@@ -41,7 +41,7 @@ class BaseModelConfig:
     feature_merge_checkpoint: Path | None = None
     """Merge block: feature_merge_epoch_N.safetensors, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
     precision: Precision = "auto"
-    """Arithmetic of frozen weights: auto is bfloat16 on cuda and float32 elsewhere. Trainable weights are float32 always."""
+    """Arithmetic of frozen weights, and of Stage 1's steps: auto is bfloat16 where it is fast, else float32. Trainables are float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,5 +32,17 @@ def frozen_dtype(precision: Precision = "auto", *, device: torch.device) -> torc
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
+def autocast_dtype(precision: Precision = "auto", *, device: torch.device) -> torch.dtype:
+    """Dtype of convolutions and products in training steps under autocast; float32 means no autocast.
+
+    auto is bfloat16 on a cuda device and on a CPU that have its arithmetic (three times faster than float32 on AVX512-BF16, see
+    docs/log.md), float32 elsewhere. Trainable weights, losses and the optimiser stay float32.
+    """
+    if precision == "auto" and device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+    return frozen_dtype(precision, device=device)
+
+
 def _listed(present: dict[str, bool]) -> str:
     return "one of auto, " + ", ".join(kind for kind, there in present.items() if there)

@@ -1,7 +1,7 @@
 """Stage 6 of 7: an RGBA clip -> PNG frames, animated WebP, checkerboard preview, colour + matte. Masters are read back and verified.
 
-    OUTPUT_PATH/NAME/00000.png ...   straight RGBA        OUTPUT_PATH/NAME.webp          lossless, true timing
-    OUTPUT_PATH/NAME_preview.mp4     over a checkerboard  OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4
+OUTPUT_PATH/NAME/00000.png ...   straight RGBA        OUTPUT_PATH/NAME.webp          lossless, true timing
+OUTPUT_PATH/NAME_preview.mp4     over a checkerboard  OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4
 """
 
 import logging
@@ -103,4 +103,6 @@ def _refuse_overwriting_sources(found: list[FoundClip], output: Path) -> None:
         for path in clip.files:
             targets = {output / clip.name, output / f"{clip.name}.webp", *pair_paths(output / clip.name)}
             if path.resolve() in {target.resolve() for target in targets}:
-                raise UsageError("--output_path", got=f"{output}, where {path.name} would be overwritten", expected="another folder than the source's")
+                raise UsageError(
+                    "--output_path", got=f"{output}, where {path.name} would be overwritten", expected="another folder than the source's"
+                )

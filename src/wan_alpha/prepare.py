@@ -104,7 +104,9 @@ def _prepare_all(jobs: list[_Job], config: PrepareConfig, folder: Path) -> Prepa
 def _prepare_one(job: _Job, config: PrepareConfig, folder: Path) -> ClipReport:
     clip = _read(job, config)
     if job.manifest_frames is not None and clip.num_frames != job.manifest_frames:
-        raise MediaError(_sources(job)[0], got=f"{clip.num_frames} frames", expected=f"{job.manifest_frames} (manifest.json)", do="copy the file again")
+        raise MediaError(
+            _sources(job)[0], got=f"{clip.num_frames} frames", expected=f"{job.manifest_frames} (manifest.json)", do="copy the file again"
+        )
     rgb_path, alpha_path = write_pair(clip, folder / job.name)
     error = verify_pair(rgb_path, alpha_path, clip)
     low, high = int(clip.alpha.min()), int(clip.alpha.max())
@@ -159,10 +161,17 @@ def _source_jobs(config: PrepareConfig) -> list[_Job]:
         entry = next((listed[path.resolve()] for path in found.files if path.resolve() in listed), None)
         if config.split is not None and (entry is None or entry.get("split") != config.split):
             continue
-        jobs.append(_Job(name=found.name, prompt=_prompt(found, entry), found=found, manifest_frames=entry.get("frames") if entry else None))
+        jobs.append(
+            _Job(name=found.name, prompt=_prompt(found, entry), found=found, manifest_frames=entry.get("frames") if entry else None)
+        )
     if config.split is not None and not jobs:
         splits = sorted({str(entry["split"]) for entry in listed.values() if "split" in entry})
-        raise DatasetError(config.source, got=f"no clips of split {config.split!r}", expected="a manifest.json with it", do=did_you_mean(config.split, splits))
+        raise DatasetError(
+            config.source,
+            got=f"no clips of split {config.split!r}",
+            expected="a manifest.json with it",
+            do=did_you_mean(config.split, splits),
+        )
     return jobs
 
 
@@ -172,7 +181,9 @@ def _prompt(found: FoundClip, entry: dict | None) -> str:
         try:
             text = found.caption.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(found.caption, got=type(error).__name__, expected="a caption in UTF-8", do="save it as UTF-8 text") from error
+            raise DatasetError(
+                found.caption, got=type(error).__name__, expected="a caption in UTF-8", do="save it as UTF-8 text"
+            ) from error
     elif entry is not None and isinstance(entry.get("caption"), str):
         text = entry["caption"]
     else:
@@ -190,7 +201,9 @@ def _read_source_manifest(source: Path) -> dict[Path, dict]:
     except (OSError, ValueError) as error:
         raise DatasetError(path, got=f"{type(error).__name__} ({error})", expected="JSON", do="repair or remove the file") from error
     if not (isinstance(entries, list) and all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries)):
-        raise DatasetError(path, got="another structure", expected='a list of {"file": ..., "caption": ..., "split": ...}', do="repair or remove the file")
+        raise DatasetError(
+            path, got="another structure", expected='a list of {"file": ..., "caption": ..., "split": ...}', do="repair or remove the file"
+        )
     listed = {(source / entry["file"]).resolve(): entry for entry in entries}
     missing = next((entry["file"] for file, entry in listed.items() if not file.exists()), None)
     if missing is not None:

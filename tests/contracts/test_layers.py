@@ -1,6 +1,7 @@
 """The house rules that a tool can check: layers, sizes of files and functions, where the console and weights are touched."""
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -46,10 +47,11 @@ def test_an_import_that_points_up_or_aside_is_found(module: str, imported: str, 
     assert imported in done.stdout
 
 
-def nodes() -> Iterator[Place]:
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node
+@functools.cache
+def nodes() -> list[Place]:
+    """Every syntax node of the package with its file and line."""
+    trees = [(path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
+    return [(f"{path}:{getattr(node, 'lineno', 0)}", node) for path, tree in trees for node in ast.walk(tree)]
 
 
 def calls(*names: str) -> Iterator[Place]:

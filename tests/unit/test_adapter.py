@@ -52,7 +52,9 @@ def test_published_files_without_metadata(tmp_path: Path) -> None:
         lambda key: "diffusion_model." + key.replace(".default", ""),
         lambda key: key.replace("magnitude_vector.default.weight", "magnitude_vector"),
         lambda key: key.replace("lora_A.default", "lora_down").replace("lora_B.default", "lora_up"),
-        lambda key: "transformer." + key.replace("self_attn.q", "attn1.to_q").replace("ffn.0", "ffn.net.0.proj").replace("ffn.2", "ffn.net.2"),
+        lambda key: (
+            "transformer." + key.replace("self_attn.q", "attn1.to_q").replace("ffn.0", "ffn.net.0.proj").replace("ffn.2", "ffn.net.2")
+        ),
     ],
 )
 def test_variants_of_the_names(rename) -> None:  # noqa: ANN001
@@ -66,7 +68,9 @@ def test_comfyui_dora_scale_is_the_magnitude_as_a_column() -> None:
     for key, tensor in original.items():
         name = "diffusion_model." + key.replace(".default", "")
         is_magnitude = "magnitude" in key
-        renamed[name.replace("lora_magnitude_vector.weight", "dora_scale") if is_magnitude else name] = tensor[:, None] if is_magnitude else tensor
+        renamed[name.replace("lora_magnitude_vector.weight", "dora_scale") if is_magnitude else name] = (
+            tensor[:, None] if is_magnitude else tensor
+        )
     assert same(layer_tensors(parse_adapter(renamed, source="file")), original)
 
 
@@ -88,7 +92,10 @@ def test_mixed_ranks_cannot_be_trained_on() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["vae_fgr.decoder.conv1.conv3D.lora_A.default.weight"], r"got a decoder LoRA .* use --feature_merge_checkpoint or --vae_lora_path"),
+        (
+            ["vae_fgr.decoder.conv1.conv3D.lora_A.default.weight"],
+            r"got a decoder LoRA .* use --feature_merge_checkpoint or --vae_lora_path",
+        ),
         (["middle.block.conv1.weight", "vae_fgr.decoder.conv1.conv3D.lora_A.default.weight"], "a full Stage-1 checkpoint"),
         (["blocks.0.self_attn.q.weight"], r"got a DiT \(1 tensors\), with blocks.0.self_attn.q.weight"),
         (["blocks.0.self_attn.q.lora_up.weight", "blocks.0.norm3.diff_b"], "an acceleration LoRA .* use --acceleration_lora"),

@@ -70,9 +70,9 @@ def test_windows_cover_the_clip(entries):
     assert firsts == set(range(8)), "12 frames hold 8 windows of 5"
 
 
-def test_workers_do_not_change_samples(entries):
+def test_batches_stack_samples(entries):
     dataset = ClipDataset(entries, size=SIZE)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=3, collate_fn=collate, num_workers=0)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=3, collate_fn=collate)
     batch = next(iter(loader))
     assert batch.rgb.shape == (3, 3, 5, 16, 32)
     assert batch.alpha.shape == (3, 1, 5, 16, 32)

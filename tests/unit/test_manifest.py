@@ -55,7 +55,11 @@ def test_rgba_files_and_folders(tmp_path):
 
 def test_published_tables(tmp_path, caplog):
     touch(tmp_path, "fgr/7.mp4", "pha/7.mp4")
-    table(tmp_path, "video_fgr,video_pha,prompt,cache_path,frame_height,frame_width,num_frames\nfgr/7.mp4,pha/7.mp4,p,c.pt,832,480,81\n", "t2v.csv")
+    table(
+        tmp_path,
+        "video_fgr,video_pha,prompt,cache_path,frame_height,frame_width,num_frames\nfgr/7.mp4,pha/7.mp4,p,c.pt,832,480,81\n",
+        "t2v.csv",
+    )
     with caplog.at_level("INFO"):
         (entry,) = read_manifest(tmp_path, tmp_path / "t2v.csv")
     assert (entry.name, entry.prompt, entry.rgb, entry.alpha) == ("7", "p", tmp_path / "fgr/7.mp4", tmp_path / "pha/7.mp4")
@@ -66,7 +70,12 @@ def test_published_tables(tmp_path, caplog):
 
 def test_jsonl(tmp_path):
     touch(tmp_path, "a.webp", "b.mp4", "c.mp4", "d_rgb.mp4", "d_alpha.mp4")
-    lines = ['{"rgba": "a.webp", "prompt": "p"}', "", '{"rgb": "b.mp4", "alpha": "c.mp4", "prompt": "x\u2028y"}', '{"video": "d", "prompt": ""}']
+    lines = [
+        '{"rgba": "a.webp", "prompt": "p"}',
+        "",
+        '{"rgb": "b.mp4", "alpha": "c.mp4", "prompt": "x\u2028y"}',
+        '{"video": "d", "prompt": ""}',
+    ]
     table(tmp_path, "\n".join(lines), "metadata.jsonl")
     a, b, d = read_manifest(tmp_path)
     assert (a.rgba, b.rgb, b.alpha, d.alpha) == tuple(tmp_path / name for name in ("a.webp", "b.mp4", "c.mp4", "d_alpha.mp4"))
@@ -100,7 +109,9 @@ def test_bad_tables(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("line", ['{"rgba": 7, "prompt": ""}', "[1]", "{", '{"rgb": "a", "prompt": ""}', '{"rgba": "none.webp", "prompt": ""}'])
+@pytest.mark.parametrize(
+    "line", ['{"rgba": 7, "prompt": ""}', "[1]", "{", '{"rgb": "a", "prompt": ""}', '{"rgba": "none.webp", "prompt": ""}']
+)
 def test_bad_jsonl(tmp_path, line):
     with pytest.raises(DatasetError, match="line 1"):
         read_manifest(tmp_path, table(tmp_path, line, "m.jsonl"))
@@ -115,10 +126,21 @@ def test_link_out_of_the_folder(tmp_path):
 
 
 def test_missing_folder_and_table(tmp_path):
-    with pytest.raises(DatasetError, match="no such folder.*wan-alpha prepare"):
+    with pytest.raises(DatasetError, match=r"no such folder.*wan-alpha prepare"):
         read_manifest(tmp_path / "none")
     with pytest.raises(DatasetError, match=r"metadata\.csv: got no such file"):
         read_manifest(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(b"video,prompt\n\xff\xfe,p\n")
     with pytest.raises(DatasetError, match="UTF-8"):
         read_manifest(tmp_path)
+
+
+def test_a_relative_base_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for half in ("rgb", "alpha"):
+        (folder / f"clip_{half}.mp4").touch()
+    (folder / "metadata.csv").write_text("video,prompt\nclip,x\n")
+    monkeypatch.chdir(tmp_path)
+    (entry,) = read_manifest(Path("data"))
+    assert entry.rgb == Path("data/clip_rgb.mp4")

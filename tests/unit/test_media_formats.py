@@ -26,7 +26,16 @@ def ladder(frames: int = 3, height: int = 32, width: int = 64) -> np.ndarray:
     return np.stack([np.roll(image, t, axis=0) for t in range(frames)])
 
 
-def encode(path: Path, frames: list[av.VideoFrame], *, codec: str, pixel_format: str, options: dict | None = None, color_range: int = 0, rate: int = 12) -> Path:
+def encode(
+    path: Path,
+    frames: list[av.VideoFrame],
+    *,
+    codec: str,
+    pixel_format: str,
+    options: dict | None = None,
+    color_range: int = 0,
+    rate: int = 12,
+) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pixel_format
@@ -176,14 +185,22 @@ def test_16_bit_png_is_rounded_not_truncated(tmp_path):
     assert np.array_equal(matte[0], np.round(values[..., 0] / 257).astype(np.uint8))
 
 
-@pytest.mark.parametrize(("pixel_format", "tag", "full"), [("yuv420p", 1, False), ("yuv420p", 2, True), ("yuv420p", 0, False), ("yuv420p", 0, True), ("gray", 0, True)])
+@pytest.mark.parametrize(
+    ("pixel_format", "tag", "full"),
+    [("yuv420p", 1, False), ("yuv420p", 2, True), ("yuv420p", 0, False), ("yuv420p", 0, True), ("gray", 0, True)],
+)
 def test_matte_range(tmp_path, pixel_format, tag, full):
     """Limited luma is stretched, full luma taken as it is; an untagged file is told apart by what only full range can hold."""
     alpha = ladder()[..., 3].copy()
     alpha[:, :8], alpha[:, 24:] = 0, 255
     codes = alpha if full else np.round(16 + alpha * (219 / 255)).astype(np.uint8)
     path = encode(
-        tmp_path / "a.mkv", [luma(c, pixel_format) for c in codes], codec="ffv1", pixel_format=pixel_format, options={"level": "3"}, color_range=tag
+        tmp_path / "a.mkv",
+        [luma(c, pixel_format) for c in codes],
+        codec="ffv1",
+        pixel_format=pixel_format,
+        options={"level": "3"},
+        color_range=tag,
     )
     matte, fps = read_matte(path)
     assert np.abs(matte.astype(int) - alpha).max() <= (0 if full else 1)
@@ -236,7 +253,7 @@ def test_frames_of_two_sizes(tmp_path):
 
 def test_no_alpha_channel(tmp_path):
     encode(tmp_path / "a.webm", [luma(np.full((32, 32), 90, np.uint8))], codec="libvpx-vp9", pixel_format="yuv420p")
-    with pytest.raises(MediaError, match="no alpha channel.*a_alpha.mp4"):
+    with pytest.raises(MediaError, match=r"no alpha channel.*a_alpha\.mp4"):
         read_rgba(tmp_path / "a.webm")
 
 
@@ -311,7 +328,7 @@ def test_unknown_extension_and_missing_file(tmp_path):
 def test_absurd_sizes_are_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr("wan_alpha.media.clip.MAX_SIDE", 48)
     Image.fromarray(ladder()[0]).save(tmp_path / "a.png")
-    with pytest.raises(MediaError, match="64x32.*sides of 1 to 48"):
+    with pytest.raises(MediaError, match=r"64x32.*sides of 1 to 48"):
         read_rgba(tmp_path / "a.png")
     monkeypatch.undo()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

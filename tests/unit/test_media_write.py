@@ -155,21 +155,21 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, error):
     monkeypatch.setattr("wan_alpha.media.write.Image.fromarray", fails_later)
     monkeypatch.setattr("wan_alpha.media.write.matte_frame", fails_later)
     for write in (write_png_sequence, write_webp, write_pair):
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - KeyboardInterrupt among them
+        with pytest.raises(BaseException):  # noqa: B017 - KeyboardInterrupt among them
             write(clip, tmp_path / "new" / "a")
         assert list(tmp_path.iterdir()) == []
 
 
 def test_beside_keeps_the_old_file(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError), beside(tmp_path / "a.txt") as partial:
+    with pytest.raises(RuntimeError), beside(tmp_path / "a.txt") as partial:  # noqa: PT012
         partial.write_text("half")
         raise RuntimeError
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 def test_staging_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), staging(tmp_path / "x" / "y") as folder:
+    with pytest.raises(RuntimeError), staging(tmp_path / "x" / "y") as folder:  # noqa: PT012
         (folder / "file").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,9 @@ def test_text_names_and_sizes(sizes: dict) -> None:
     original = text_to_original(state)
     per_block = 2 + 4 + 1 + 3
     assert len(original) == 2 + per_block * sizes["num_layers"]
-    assert {key: tensor.shape for key, tensor in text_from_original(original).items()} == {key: tensor.shape for key, tensor in state.items()}
+    assert {key: tensor.shape for key, tensor in text_from_original(original).items()} == {
+        key: tensor.shape for key, tensor in state.items()
+    }
     inferred = text_sizes(original)
     assert {name: inferred[name] for name in sizes} == sizes
 
@@ -97,7 +99,9 @@ def test_original_text_names_of_the_published_file() -> None:
 
 
 def test_sizes_of_something_else() -> None:
-    with pytest.raises(CheckpointError, match=r"without patch_embedding.weight: got 1 tensors of an unknown layout, expected an original Wan DiT"):
+    with pytest.raises(
+        CheckpointError, match=r"without patch_embedding.weight: got 1 tensors of an unknown layout, expected an original Wan DiT"
+    ):
         dit_sizes({"weight": torch.zeros(1)}, num_heads=None, eps=1e-6)
     with pytest.raises(CheckpointError, match="multiple of 128"):
         dit_sizes({"patch_embedding.weight": torch.zeros(48, 4, 1, 2, 2)}, num_heads=None, eps=1e-6)

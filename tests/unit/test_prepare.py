@@ -36,7 +36,7 @@ def run(tmp_path: Path, **settings: object):
 
 
 def rows(folder: Path) -> list[list[str]]:
-    return list(csv.reader((folder / "metadata.csv").open(encoding="utf-8").read().splitlines()))
+    return list(csv.reader((folder / "metadata.csv").read_text(encoding="utf-8").splitlines()))
 
 
 @pytest.fixture

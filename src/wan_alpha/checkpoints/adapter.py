@@ -22,7 +22,15 @@ from wan_alpha.checkpoints.vae_layout import describe
 from wan_alpha.errors import CheckpointError
 
 LORA_A, LORA_B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
-_PARTS = {LORA_A: LORA_A, LORA_B: LORA_B, "lora_down": LORA_A, "lora_up": LORA_B, MAGNITUDE: MAGNITUDE, "dora_scale": MAGNITUDE, "alpha": "alpha"}
+_PARTS = {
+    LORA_A: LORA_A,
+    LORA_B: LORA_B,
+    "lora_down": LORA_A,
+    "lora_up": LORA_B,
+    MAGNITUDE: MAGNITUDE,
+    "dora_scale": MAGNITUDE,
+    "alpha": "alpha",
+}
 _KEY = re.compile(
     r"(?:(?:base_model\.model|pipe\.dit|diffusion_model|transformer)\.)*"
     rf"(?P<module>.+?)\.(?P<part>{'|'.join(_PARTS)})(?:\.(?!weight$)[^.]+)?(?:\.weight)?"

@@ -106,7 +106,9 @@ class ClipDataset(Dataset):
         clip = self._cache.window(entry, start=start, count=original)
         rgb, alpha = fit(*to_tensors(clip), size=self.size, crop=self.crop, augment=self.augment, rng=rng)
         order = torch.tensor(back_and_forth(original, num_frames=self.size.num_frames))
-        return Sample(rgb=rgb[:, order], alpha=alpha[:, order], prompt=entry.prompt, name=entry.name, original_frames=original, fps=clip.fps)
+        return Sample(
+            rgb=rgb[:, order], alpha=alpha[:, order], prompt=entry.prompt, name=entry.name, original_frames=original, fps=clip.fps
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -134,7 +136,9 @@ def usable_entries(entries: Sequence[ClipEntry], *, on_bad_sample: Literal["erro
         else:
             good.append(entry)
     if not good:
-        raise DatasetError("dataset", got=f"{len(skipped)} clips, none of them readable", expected="at least one", do="; ".join(skipped[:1]))
+        raise DatasetError(
+            "dataset", got=f"{len(skipped)} clips, none of them readable", expected="at least one", do="; ".join(skipped[:1])
+        )
     return good, skipped
 
 
@@ -155,7 +159,13 @@ def to_tensors(clip: RgbaClip) -> tuple[Float[Tensor, "3 T H W"], Float[Tensor, 
 
 
 def fit(
-    rgb: Float[Tensor, "3 T H W"], alpha: Float[Tensor, "1 T H W"], *, size: ClipSize, crop: Crop, augment: Augment | None, rng: np.random.Generator
+    rgb: Float[Tensor, "3 T H W"],
+    alpha: Float[Tensor, "1 T H W"],
+    *,
+    size: ClipSize,
+    crop: Crop,
+    augment: Augment | None,
+    rng: np.random.Generator,
 ) -> tuple[Float[Tensor, "3 T h w"], Float[Tensor, "1 T h w"]]:
     """Scale so that both sides cover the target, then crop. A clip of the target's size comes back untouched."""
     height, width = rgb.shape[-2:]
@@ -230,5 +240,7 @@ def _count(entry: ClipEntry) -> int:
         raise DatasetError(entry.name, got="half a pair", expected="colour and matte")
     frames, matte_frames = count_frames(entry.rgb), count_frames(entry.alpha)
     if frames != matte_frames:
-        raise MediaError(entry.alpha, got=f"{matte_frames} frames", expected=f"{frames} as in {entry.rgb.name}", do="run wan-alpha prepare again")
+        raise MediaError(
+            entry.alpha, got=f"{matte_frames} frames", expected=f"{frames} as in {entry.rgb.name}", do="run wan-alpha prepare again"
+        )
     return frames

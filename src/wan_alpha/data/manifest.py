@@ -1,8 +1,8 @@
 """The table of a dataset: which files make a clip, and its prompt. Read as text: 001 stays 001, an empty prompt stays empty.
 
-    video,prompt                   <video>_rgb.mp4 + <video>_alpha.mp4 in the dataset's folder (what prepare writes), or an RGBA file
-    video_fgr,video_pha,prompt     two files per row; frame_height and frame_width are ignored (their publishers swap them)
-    JSONL                          {"rgba": file, "prompt": ...} or {"rgb": file, "alpha": file, "prompt": ...}, or the columns above
+video,prompt                   <video>_rgb.mp4 + <video>_alpha.mp4 in the dataset's folder (what prepare writes), or an RGBA file
+video_fgr,video_pha,prompt     two files per row; frame_height and frame_width are ignored (their publishers swap them)
+JSONL                          {"rgba": file, "prompt": ...} or {"rgb": file, "alpha": file, "prompt": ...}, or the columns above
 """
 
 import csv
@@ -42,10 +42,14 @@ def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video
     DatasetError names the table and the row: unknown columns, a missing file or matte, a path that leaves BASE.
     """
     if not base.is_dir():
-        raise DatasetError(base, got="no such folder", expected="a prepared dataset", do="run wan-alpha prepare, or correct --dataset_base_path")
+        raise DatasetError(
+            base, got="no such folder", expected="a prepared dataset", do="run wan-alpha prepare, or correct --dataset_base_path"
+        )
     table = metadata or next((base / name for name in DEFAULT_TABLES if (base / name).is_file()), base / DEFAULT_TABLES[0])
     if not table.is_file():
-        raise DatasetError(table, got="no such file", expected="a table of clips", do="run wan-alpha prepare, or give --dataset_metadata_path")
+        raise DatasetError(
+            table, got="no such file", expected="a table of clips", do="run wan-alpha prepare, or give --dataset_metadata_path"
+        )
     rows = _read_rows(table)
     if not rows:
         raise DatasetError(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
@@ -72,11 +76,18 @@ def _read_rows(table: Path) -> list[tuple[int, Row]]:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(table, got=f"{type(error).__name__} ({error})", expected="a UTF-8 table", do="save it as CSV or JSONL in UTF-8") from error
+        raise DatasetError(
+            table, got=f"{type(error).__name__} ({error})", expected="a UTF-8 table", do="save it as CSV or JSONL in UTF-8"
+        ) from error
     for line, row in rows:
         if None in row or None in row.values():
             columns = ", ".join(reader.fieldnames or [])
-            raise DatasetError(f"{table}, line {line}", got="more or fewer cells than columns", expected=columns, do="put quotes around prompts with commas")
+            raise DatasetError(
+                f"{table}, line {line}",
+                got="more or fewer cells than columns",
+                expected=columns,
+                do="put quotes around prompts with commas",
+            )
     return rows
 
 
@@ -89,7 +100,10 @@ def _json_row(table: Path, line: int, text: str) -> Row:
     if not isinstance(row, dict):
         raise DatasetError(where, got=type(row).__name__, expected="one JSON object per line")
     row = {name: value for name, value in row.items() if name not in IGNORED_COLUMNS}
-    wrong = next((name for name in ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt") if not isinstance(row.get(name, ""), str)), None)
+    wrong = next(
+        (name for name in ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt") if not isinstance(row.get(name, ""), str)),
+        None,
+    )
     if wrong is not None:
         raise DatasetError(where, got=f"{wrong} = {row[wrong]!r}", expected="text in quotes")
     return row
@@ -120,21 +134,30 @@ def _named(base: Path, where: str, column: str, value: str, prompt: str) -> Clip
     for stem in dict.fromkeys((path.name, bare, bare.removesuffix(COLOUR))):
         rgb, alpha = (path.with_name(f"{stem}{half}.mp4") for half in (COLOUR, MATTE))
         if rgb.is_file() and alpha.is_file():
-            return ClipEntry(name=stem, prompt=prompt, rgb=_file(base, where, column, str(rgb)), alpha=_file(base, where, column, str(alpha)))
+            return ClipEntry(
+                name=stem, prompt=prompt, rgb=_file(base, where, column, str(rgb.relative_to(base))), alpha=_file(base, where, column, str(alpha.relative_to(base)))
+            )
         if rgb.is_file() or alpha.is_file():
             got, expected = (rgb, alpha) if rgb.is_file() else (alpha, rgb)
-            raise DatasetError(where, got=f"{got.name} alone", expected=f"{expected.name} beside it", do="run wan-alpha prepare again or remove the row")
+            raise DatasetError(
+                where, got=f"{got.name} alone", expected=f"{expected.name} beside it", do="run wan-alpha prepare again or remove the row"
+            )
     if path.exists():
         return ClipEntry(name=_stem(value), prompt=prompt, rgba=path)
     raise DatasetError(
-        where, got=f"{column} = {value!r}, which is not in {base}", expected=f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file", do="check --dataset_base_path"
+        where,
+        got=f"{column} = {value!r}, which is not in {base}",
+        expected=f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file",
+        do="check --dataset_base_path",
     )
 
 
 def _file(base: Path, where: str, column: str, value: str) -> Path:
     path = _inside(base, where, column, value)
     if not path.exists():
-        raise DatasetError(where, got=f"{column} = {value!r}, which is not in {base}", expected="an existing file", do="check --dataset_base_path")
+        raise DatasetError(
+            where, got=f"{column} = {value!r}, which is not in {base}", expected="an existing file", do="check --dataset_base_path"
+        )
     return path
 
 
@@ -145,7 +168,9 @@ def _inside(base: Path, where: str, column: str, value: str) -> Path:
         raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
     path = base / value
     if not path.resolve().is_relative_to(base.resolve()):
-        raise DatasetError(where, got=f"{column} = {value!r}, which leaves {base}", expected="a path inside the dataset's folder", do="move the file there")
+        raise DatasetError(
+            where, got=f"{column} = {value!r}, which leaves {base}", expected="a path inside the dataset's folder", do="move the file there"
+        )
     return path
 
 
@@ -158,4 +183,9 @@ def _stem(value: str) -> str:
 def _missing_column(where: str, row: Row, column: str) -> DatasetError:
     found = [name for name in row if name]
     hint = did_you_mean(column, found).split("known:")[0].strip()
-    return DatasetError(where, got=f"columns {', '.join(found)}", expected=f"a column {column!r}", do=hint or "rename the column, or name it in --data_file_keys")
+    return DatasetError(
+        where,
+        got=f"columns {', '.join(found)}",
+        expected=f"a column {column!r}",
+        do=hint or "rename the column, or name it in --data_file_keys",
+    )

@@ -53,7 +53,9 @@ def make_parents(path: Path) -> list[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MediaError(path.parent, got=error.strerror, expected="a folder that can be written", do="choose another --output_path") from error
+        raise MediaError(
+            path.parent, got=error.strerror, expected="a folder that can be written", do="choose another --output_path"
+        ) from error
     return missing
 
 

@@ -41,7 +41,9 @@ class RgbaClip:
 
     def __post_init__(self) -> None:
         if self.rgb.shape != (*self.alpha.shape, 3):
-            raise MediaError("clip", got=f"colour {self.rgb.shape} with alpha {self.alpha.shape}", expected="equal frames, height and width")
+            raise MediaError(
+                "clip", got=f"colour {self.rgb.shape} with alpha {self.alpha.shape}", expected="equal frames, height and width"
+            )
 
     @property
     def num_frames(self) -> int:
@@ -68,6 +70,11 @@ def check_size(path: Path, *, width: int, height: int, num_frames: int = 1) -> N
         raise MediaError(path, got=size, expected=f"at most {MAX_FRAMES} frames", do="cut the clip into parts")
     if num_frames * width * height * 4 > MAX_BYTES:
         raise MediaError(path, got=size, expected=f"at most {MAX_BYTES >> 30} GiB as 8-bit RGBA", do="cut the clip into parts")
+
+
+def codec_threads(*, width: int, height: int) -> int:
+    """One thread for small pictures, where handing frames between threads costs more than decoding them; 0 is the codec's choice."""
+    return 1 if width * height <= 512 * 512 else 0
 
 
 @contextmanager

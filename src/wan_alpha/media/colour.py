@@ -15,7 +15,13 @@ from wan_alpha.errors import MediaError
 
 BT709 = 1
 LIMITED, FULL = 1, 2
-FLAGS = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+FLAGS = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
 # AVFrame.colorspace -> swscale's matrix; anything else (2 = untagged) is BT.601.
 MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
 PACKED = re.compile(r"^(rgba|bgra|argb|abgr|ya|gray|rgb|bgr)(8|16|24|48|64)?(le|be)?$")
@@ -38,7 +44,7 @@ def plane(frame: av.VideoFrame, index: int) -> np.ndarray:
     """Plane INDEX without padding, (height, width) of uint8 or uint16."""
     buffer = frame.planes[index]
     dtype = "u1" if frame.format.components[index].bits <= 8 else ">u2" if frame.format.name.endswith("be") else "<u2"
-    rows = np.frombuffer(buffer, np.uint8).reshape(buffer.height, buffer.line_size)
+    rows = np.frombuffer(memoryview(buffer), np.uint8).reshape(buffer.height, buffer.line_size)
     return rows.view(dtype)[:, : buffer.width]
 
 
@@ -121,7 +127,7 @@ def matte_frame(alpha: UInt8[np.ndarray, "H W"], pixel_format: str) -> av.VideoF
         rows = np.full((part.height, part.line_size), 128, np.uint8)
         if index == 0:
             rows[:, :width] = alpha
-        part.update(rows)
+        part.update(rows.tobytes())
     frame.colorspace, frame.color_range = BT709, FULL
     return frame
 
@@ -133,10 +139,15 @@ def _packed(frame: av.VideoFrame) -> tuple[UInt8[np.ndarray, "H W c"], str] | No
         return None
     order = "y" if match[1] == "gray" else match[1]
     wide = match[2] in ("16", "48", "64")
-    rows = np.frombuffer(frame.planes[0], np.uint8).reshape(frame.height, frame.planes[0].line_size)
+    rows = np.frombuffer(memoryview(frame.planes[0]), np.uint8).reshape(frame.height, frame.planes[0].line_size)
     rows = rows[:, : frame.width * len(order) * (1 + wide)].copy()
     if wide:
         return to_8_bit(16)[rows.view(">u2" if match[3] == "be" else "<u2")].reshape(frame.height, frame.width, -1), order
     if match[2] is None and match[3] is not None:
-        raise MediaError("frame", got=f"pixel format {frame.format.name}", expected="8-bit or 16-bit channels", do="convert the clip to ProRes 4444 or PNG")
+        raise MediaError(
+            "frame",
+            got=f"pixel format {frame.format.name}",
+            expected="8-bit or 16-bit channels",
+            do="convert the clip to ProRes 4444 or PNG",
+        )
     return rows.reshape(frame.height, frame.width, -1), order

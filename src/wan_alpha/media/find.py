@@ -1,7 +1,7 @@
 """Find the clips in a folder: RGBA files, folders of frames, and colour + matte pairs in the layouts people use.
 
-    XXX.mp4 + XXX_seg | XXX_alpha | XXX_pha | XXX_matte | XXX_mask      XXX_rgb + XXX_alpha      XXX_fgr + XXX_pha
-    rgb/XXX + alpha/XXX                fgr/XXX + pha/XXX                captions XXX.txt beside the clip
+XXX.mp4 + XXX_seg | XXX_alpha | XXX_pha | XXX_matte | XXX_mask      XXX_rgb + XXX_alpha      XXX_fgr + XXX_pha
+rgb/XXX + alpha/XXX                fgr/XXX + pha/XXX                captions XXX.txt beside the clip
 """
 
 import logging
@@ -52,7 +52,9 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     if not clips:
         seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
         got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
-        raise DatasetError(source, got=got, expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)}", do="point --source at the clips")
+        raise DatasetError(
+            source, got=got, expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)}", do="point --source at the clips"
+        )
     _refuse_equal_names(clips)
     return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
 
@@ -82,7 +84,9 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
 
 def _add(clips: dict[str, Path], name: str, path: Path) -> None:
     if name in clips:
-        raise DatasetError(path, got=f"the name {name!r}, which {clips[name].name} has too", expected="one clip per name", do="rename or remove one")
+        raise DatasetError(
+            path, got=f"the name {name!r}, which {clips[name].name} has too", expected="one clip per name", do="rename or remove one"
+        )
     clips[name] = path
 
 
@@ -114,7 +118,9 @@ def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
         name = path.stem if path.is_file() else path.name
         matte = by_name.get(name)
         if matte is None:
-            problem = DatasetError(path, got=f"no {name} in {mattes.name}/", expected="a matte of the same name", do="add the matte or remove the clip")
+            problem = DatasetError(
+                path, got=f"no {name} in {mattes.name}/", expected="a matte of the same name", do="add the matte or remove the clip"
+            )
             yield FoundClip(name=name, rgb=path, problem=problem)
         else:
             yield FoundClip(name=name, rgb=path, alpha=matte, caption=_caption(path, name))
@@ -125,7 +131,12 @@ def _alone(name: str, path: Path) -> FoundClip:
     stem = next((name.removesuffix(s) for s in ("_rgb", "_fgr", *MATTE_SUFFIXES) if name.endswith(s)), name)
     if path.is_file() and path.suffix.lower() in OPAQUE_SUFFIXES:
         wanted = f"{stem}_rgb.mp4 (its colour)" if name.endswith(MATTE_SUFFIXES) else f"{stem}_alpha.mp4 or {stem}_seg.mp4 (its matte)"
-        problem = DatasetError(path, got="half a pair", expected=f"{wanted} beside it", do="add that file, or give an RGBA clip (.mov, .webm, .webp, PNG folder)")
+        problem = DatasetError(
+            path,
+            got="half a pair",
+            expected=f"{wanted} beside it",
+            do="add that file, or give an RGBA clip (.mov, .webm, .webp, PNG folder)",
+        )
         return FoundClip(name=name, rgb=path, problem=problem)
     return FoundClip(name=name, rgba=path, caption=_caption(path, name))
 

@@ -29,7 +29,9 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
 
 def still_files(folder: Path) -> list[Path]:
     """The still images of a folder in natural order."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and not path.name.startswith(".")]
+    files = [
+        path for path in folder.iterdir() if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
     return sorted(files, key=natural_key)
 
 
@@ -38,18 +40,20 @@ def read_folder(folder: Path, *, start: int = 0, count: int | None = None) -> De
     files = still_files(folder)
     if len(files) <= start:
         raise MediaError(folder, got=f"{len(files)} images", expected=f"more than {start} files of {', '.join(STILL_SUFFIXES)}")
-    rgb, alpha = [], []
+    rgb: list[np.ndarray] = []
+    alpha: list[np.ndarray] = []
     for path in files[start : None if count is None else start + count]:
         colour, matte = read_still(path)
         height, width = colour.shape[:2]
         if rgb and colour.shape != rgb[0].shape:
             raise MediaError(path, got=f"{width}x{height}", expected=f"{rgb[0].shape[1]}x{rgb[0].shape[0]} as the frames before it")
         check_size(folder, width=width, height=height, num_frames=len(files) if count is None else count)
-        if matte is None and any(a is not None for a in alpha):
-            raise MediaError(path, got="no alpha channel", expected="RGBA as the frames before it")
+        if rgb and (matte is None) != (not alpha):
+            got, expected = ("no alpha channel", "RGBA") if matte is None else ("an alpha channel", "none")
+            raise MediaError(path, got=got, expected=f"{expected} as the frames before it")
         rgb.append(colour)
-        alpha.append(matte)
-    return Decoded(rgb=np.stack(rgb), alpha=None if alpha[0] is None else np.stack(alpha), fps=None)
+        alpha += [] if matte is None else [matte]
+    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=None)
 
 
 def read_still(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]:

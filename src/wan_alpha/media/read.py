@@ -24,7 +24,9 @@ def read_rgba(path: Path, *, fps_if_unknown: float = 16.0, start: int = 0, count
     """
     decoded = _decode(path, start=start, count=count)
     if decoded.alpha is None:
-        raise MediaError(path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha")
+        raise MediaError(
+            path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
+        )
     _check_window(path, len(decoded.alpha), start, count)
     return RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown)
 
@@ -37,7 +39,9 @@ def read_pair(rgb_path: Path, alpha_path: Path, *, fps_if_unknown: float = 16.0,
     decoded = _decode(rgb_path, start=start, count=count)
     alpha, matte_fps = read_matte(alpha_path, start=start, count=count)
     if len(decoded.rgb) != len(alpha):
-        raise MediaError(alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length")
+        raise MediaError(
+            alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length"
+        )
     if decoded.rgb.shape[1:3] != alpha.shape[1:3]:
         got, expected = (f"{w}x{h}" for h, w in (alpha.shape[1:3], decoded.rgb.shape[1:3]))
         raise MediaError(alpha_path, got=got, expected=f"{expected} as {rgb_path.name}", do="export both at one size")
@@ -93,7 +97,9 @@ def _kind(path: Path) -> str:
         return "image"
     if not path.exists():
         raise MediaError(path, got="no such file", expected="a clip")
-    raise MediaError(path, got=f"unknown extension {suffix or '(none)'}", expected=f"a folder of PNG frames or one of {', '.join(MEDIA_SUFFIXES)}")
+    raise MediaError(
+        path, got=f"unknown extension {suffix or '(none)'}", expected=f"a folder of PNG frames or one of {', '.join(MEDIA_SUFFIXES)}"
+    )
 
 
 def _check_window(path: Path, frames: int, start: int, count: int | None) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -12,13 +13,13 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import check_size, media_errors
+from wan_alpha.media.clip import check_size, codec_threads, media_errors
 from wan_alpha.media.colour import frame_alpha, frame_matte, frame_rgb, matte_is_full_range
 
 log = logging.getLogger(__name__)
 
 # FFmpeg's own VP8/VP9 decoders drop alpha without a word; libvpx decodes it.
-ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,8 +38,8 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None) -> Decod
         with media_errors(path):
             rgb.append(frame_rgb(frame))
             alpha.append(frame_alpha(frame))
-    has_alpha = all(a is not None for a in alpha)
-    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if has_alpha else None, fps=video_fps(path))
+    masks = [a for a in alpha if a is not None]
+    return Decoded(rgb=np.stack(rgb), alpha=np.stack(masks) if len(masks) == len(rgb) else None, fps=video_fps(path))
 
 
 def read_matte_video(path: Path, *, start: int = 0, count: int | None = None) -> tuple[UInt8[np.ndarray, "T H W"], float | None]:
@@ -116,11 +117,12 @@ def _stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _decoder(stream: VideoStream) -> av.VideoCodecContext:
-    name = ALPHA_DECODERS.get(stream.codec_context.name)
-    alpha_mode = stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE"))
-    if name is None or alpha_mode != "1":
-        return stream.codec_context
-    return av.CodecContext.create(name, "r")
+    decoder = stream.codec_context
+    name = ALPHA_DECODERS.get(decoder.name)
+    if name is not None and stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
+        decoder = av.CodecContext.create(name, "r")
+    decoder.thread_count = codec_threads(width=stream.codec_context.width, height=stream.codec_context.height)
+    return decoder
 
 
 def _check_duration(path: Path, container: InputContainer, stream: VideoStream, last_time: float, longest_gap: float) -> None:

@@ -4,6 +4,7 @@ Nothing here verifies; wan_alpha.media.verify reads files back and compares.
 """
 
 import io
+import itertools
 import re
 import struct
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from PIL import Image
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import RgbaClip, check_size, media_errors
+from wan_alpha.media.clip import RgbaClip, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import BT709, FULL, LIMITED, matte_frame, video_frame
 
 FRAME_NAME = re.compile(r"^\d{5,}\.png$")
@@ -55,7 +56,9 @@ def write_webp(clip: RgbaClip, path: Path) -> None:
     merges equal frames and drops hidden colour. Durations are whole ms: frame i lasts from round(1000 i / fps) to the next.
     """
     if max(clip.height, clip.width) > WEBP_MAX_SIDE:
-        raise MediaError(path, got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE} for WebP", do="leave webp out of --formats")
+        raise MediaError(
+            path, got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE} for WebP", do="leave webp out of --formats"
+        )
     durations = frame_durations_ms(clip.num_frames, fps=clip.fps)
     size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
     animation_and_alpha = bytes([0b0001_0010, 0, 0, 0])
@@ -75,7 +78,7 @@ def frame_durations_ms(num_frames: int, *, fps: float) -> list[int]:
     [62, 63, 62, 63]
     """
     marks = [int(1000 * index / fps + 0.4999) for index in range(num_frames + 1)]
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(marks)]
 
 
 def pair_paths(stem: Path) -> tuple[Path, Path]:
@@ -105,13 +108,16 @@ def write_preview_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: Path, *, fps: 
         _encode(partial, (video_frame(frame, "yuv420p") for frame in even), clip, "yuv420p", {"crf": "16"}, LIMITED)
 
 
-def _encode(path: Path, frames: Iterable[av.VideoFrame], clip: RgbaClip, pixel_format: str, options: dict[str, str], color_range: int) -> None:
+def _encode(
+    path: Path, frames: Iterable[av.VideoFrame], clip: RgbaClip, pixel_format: str, options: dict[str, str], color_range: int
+) -> None:
     check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
     rate = Fraction(clip.fps).limit_denominator(1001)
     with media_errors(path, doing="write"), av.open(str(path), mode="w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, pixel_format
         context = stream.codec_context
+        context.thread_count = codec_threads(width=clip.width, height=clip.height)
         context.color_range = color_range
         context.colorspace = context.color_primaries = context.color_trc = BT709
         for index, frame in enumerate(frames):

@@ -24,7 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from torch import Tensor, nn
 
-STACK_UP_TO_CHANNELS = 64  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (benchmarks/vae_step.py)
+STACK_UP_TO_CHANNELS = 64  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
 
 
 def fold(clip: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ def tiny() -> Recipe:
             mode="merge+decoders",
             decoder_lora_rank=16,
             perceptual="none",
+            max_scale=1.25,
+            decay="cosine",
             learning_rate=1e-3,
             batch_size=2,
             max_steps=200,

@@ -93,7 +93,7 @@ def _optimiser_step(config: TrainConfig, accelerator: Accelerator, state: TrainS
     return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm), "learning_rate": rate}
 
 
-def _append_metrics(output_path: Path, values: dict[str, float]) -> None:
+def _append_metrics(output_path: Path, values: dict[str, float | int]) -> None:
     output_path.mkdir(parents=True, exist_ok=True)
     with (output_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({key: round(value, 8) for key, value in values.items()}) + "\n")

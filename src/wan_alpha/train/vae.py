@@ -17,7 +17,7 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.data.clips import Augment, ClipDataset, collate, usable_entries
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.manifest import read_manifest
-from wan_alpha.device import choose_device
+from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
@@ -48,12 +48,12 @@ def loss(
     perceptual_features: Callable[[Tensor], Tensor] | None,
     settings: ReconstructionSettings,
 ) -> dict[str, Float[Tensor, ""]]:
-    """L_vae and its terms (Eq. 7-13) for one batch."""
+    """L_vae and its terms (Eq. 7-13) for one batch, compared in float32 whatever autocast makes of the networks."""
     rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=settings.hard_threshold)
     latents = model.encode(to_signed(rendered), to_signed(batch.alpha))
     rgb, alpha = model.decode_raw(latents)
     return rgba_reconstruction_loss(
-        (from_signed(rgb), from_signed(alpha)),
+        (from_signed(rgb.float()), from_signed(alpha.float())),
         (batch.rgb, batch.alpha),
         hard_colour=batch.hard_colour,
         soft_colour=batch.soft_colour,
@@ -86,11 +86,12 @@ def train(config: TrainVaeConfig) -> list[Path]:
     )
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
     dataset = ClipDataset(entries, size=size, seed=config.seed, augment=Augment(flip=0.5, max_scale=config.max_scale))
-    model = build_model(config, device=device)
+    model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
 
     def step_loss(positions: list[int]) -> dict[str, Tensor]:
         batch = draw_batch(dataset, positions, seed=config.seed, device=device)
-        return loss(model, batch, perceptual_features=features, settings=settings)
+        with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
+            return loss(model, batch, perceptual_features=features, settings=settings)
 
     def save(epoch: int) -> list[Path]:
         parts, metadata = model.stage1_tensors(), {"stage": "1", "layout": config.merge_layout, "epoch": str(epoch)}

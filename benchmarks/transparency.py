@@ -1,0 +1,81 @@
+"""Does Stage 2 teach transparency? Sixteen fixed prompts, the same seeds and decoders, with the adapter and without.
+
+    python benchmarks/transparency.py --adapter FILE --stage1 FILE [--sheet docs/images/generated.png]
+
+A clip counts as clean when its mean alpha in the outer four pixels is below 0.05, and as a subject when its coverage (mean alpha)
+lies between 0.02 and 0.7 and its highest alpha is above 0.9. The last line is JSON: how many of 16 pass, with and without.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wan_alpha import recipes
+from wan_alpha.checkpoints.adapter import read_adapter
+from wan_alpha.config import GenerateConfig
+from wan_alpha.data.synthetic import evaluation_scenes, transparent_caption
+from wan_alpha.generate import load_pipeline, sampling_settings, transparency_statistics
+from wan_alpha.geometry import ClipSize
+from wan_alpha.media.write import write_png
+from wan_alpha.objectives.transparency import gaussian_from_ellipse
+from wan_alpha.preview import contact_sheet
+from wan_alpha.rgba import to_uint8
+
+PROMPTS, SEED = 16, 40_000_000
+BORDER, COVERAGE, PEAK = 0.05, (0.02, 0.7), 0.9
+
+
+def generate_all(config: GenerateConfig, prompts: list[str]) -> tuple[list[tuple[Tensor, Tensor]], list[dict[str, float]]]:
+    """Clips (rgb, alpha) and their transparency statistics."""
+    adapter = read_adapter(config.adapter_path) if config.adapter_path else None
+    settings = sampling_settings(config, adapter)
+    pipeline = load_pipeline(config, adapter=adapter)
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    ellipse = gaussian_from_ellipse(
+        centre=config.ellipse_centre, axes=config.ellipse_axes, angle=config.ellipse_angle, shape=size.latent_shape
+    )
+    clips, statistics = [], []
+    for first in range(0, len(prompts), 8):
+        chosen = prompts[first : first + 8]
+        found = pipeline(chosen, seeds=list(range(first, first + len(chosen))), size=size, settings=settings, gaussian=ellipse)
+        clips += list(zip(found.rgb, found.alpha, strict=True))
+        statistics += [transparency_statistics(alpha[None]) for alpha in found.alpha]
+    return clips, statistics
+
+
+def passes(statistics: list[dict[str, float]]) -> dict[str, float]:
+    """Counts of clips, and means."""
+    return {
+        "clean_border": sum(s["border_leak"] < BORDER for s in statistics),
+        "subject": sum(COVERAGE[0] < s["coverage"] < COVERAGE[1] and s["peak"] > PEAK for s in statistics),
+        "mean_border_leak": round(sum(s["border_leak"] for s in statistics) / len(statistics), 4),
+        "mean_coverage": round(sum(s["coverage"] for s in statistics) / len(statistics), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--stage1", type=Path, required=True)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--sheet", type=Path)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    base = replace(recipes.get_recipe("tiny").generate, model=args.model, vae_lora_path=args.stage1, adapter_path=None)
+    prompts = [transparent_caption(scene) for scene in evaluation_scenes(PROMPTS, seed=SEED)]
+    clips, with_adapter = generate_all(replace(base, adapter_path=args.adapter), prompts)
+    _, without = generate_all(base, prompts)
+    for prompt, statistics in zip(prompts, with_adapter, strict=True):
+        print(f"{prompt:95s}", *(f"{name} {value:.3f}" for name, value in statistics.items()))
+    if args.sheet:
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
+        write_png(to_uint8(contact_sheet(clips)).permute(1, 2, 0).numpy(), args.sheet)
+    print(json.dumps({"prompts": len(prompts), "with_adapter": passes(with_adapter), "base_alone": passes(without)}))
+
+
+if __name__ == "__main__":
+    main()

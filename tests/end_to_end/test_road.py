@@ -1,0 +1,147 @@
+"""Every stage, real input to real output."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wan_alpha import recipes
+from wan_alpha.checkpoints.adapter import read_adapter
+from wan_alpha.checkpoints.files import read_tensors, sha256
+from wan_alpha.checkpoints.stage1 import read_stage1
+from wan_alpha.data.latents import LatentCache
+from wan_alpha.errors import CacheError, UsageError
+from wan_alpha.generate import generate
+from wan_alpha.media.read import read_clip
+from wan_alpha.train.dit import draw_batch
+from wan_alpha.train.dit import train as train_dit
+from wan_alpha.train.vae import train as train_vae
+
+
+def test_prepare_writes_the_seeds_layout(road):
+    assert (road.root / "data" / "metadata.csv").read_text().splitlines()[0] == "video,prompt"
+    assert len(list((road.root / "data").glob("*_alpha.mp4"))) == 3
+
+
+def test_stage1_files(road):
+    parts = read_stage1(road.stage1)
+    assert parts.merge
+    assert len(parts.rgb_lora) == len(parts.alpha_lora) > 0
+    merge_only = read_stage1(road.root / "vae" / "feature_merge_epoch_0.safetensors")
+    assert merge_only.merge.keys() == parts.merge.keys()
+    assert not merge_only.rgb_lora
+
+
+def test_cache_holds_normalised_latents_ellipses_and_text(road):
+    cache = LatentCache(road.root / "cache")
+    latents, gaussian = cache.draw(0, draw=1)
+    assert latents.shape == (16, 2, 4, 6)
+    assert gaussian.shape == (2, 4, 6)
+    assert latents.std() < 3  # normalised by the VAE's own statistics
+    assert cache.context("").shape == cache.context(cache.index.prompts[0]).shape
+    assert not torch.equal(cache.draw(0, draw=0)[0], latents)  # another background colour
+    assert sha256(road.stage1) in cache.index.weights.values()
+
+
+def test_adapter_is_in_the_published_layout_and_knows_its_noise(road):
+    adapter = read_adapter(road.adapter)
+    assert adapter.kind == "dora"
+    assert adapter.noise_shift == pytest.approx(0.05)
+    assert "blocks.0.self_attn.q.lora_magnitude_vector.default.weight" in read_tensors(road.adapter)
+
+
+def test_generated_clip_its_preview_and_its_record(road):
+    first = road.generated[0]
+    clip = read_clip(rgba=first.frames)
+    assert clip.alpha.shape == (5, 32, 48)
+    record = json.loads(first.frames.with_name(first.frames.name + ".json").read_text())
+    assert record["prompt"] == first.prompt
+    assert record["sampling"]["noise_shift"] == pytest.approx(0.05)
+    assert sha256(road.adapter) in record["weights"].values()
+    assert first.preview.is_file()
+    assert [clip.seed for clip in road.generated] == [0, 1]
+
+
+def test_a_clip_does_not_depend_on_the_others(road, tmp_path):
+    config = replace(
+        recipes.get_recipe("tiny").generate,
+        prompt=("A blue ring.",),
+        seed=1,
+        height=32,
+        width=48,
+        num_frames=5,
+        num_inference_steps=3,
+        vae_lora_path=road.stage1,
+        adapter_path=road.adapter,
+        output_path=tmp_path,
+    )
+    (alone,) = generate(config)
+    np.testing.assert_array_equal(read_clip(rgba=alone.frames).rgba(), read_clip(rgba=road.generated[1].frames).rgba())
+
+
+def test_exports_hold_the_same_alpha(road):
+    source = read_clip(rgba=road.generated[0].frames)
+    name = road.generated[0].frames.name
+    webp = read_clip(rgba=road.root / "exported" / f"{name}.webp")
+    pair = read_clip(rgb=road.root / "exported" / f"{name}_rgb.mp4", alpha=road.root / "exported" / f"{name}_alpha.mp4")
+    np.testing.assert_array_equal(webp.rgba(), source.rgba())
+    np.testing.assert_array_equal(pair.alpha, source.alpha)
+    assert (road.root / "exported" / f"{name}_preview.mp4").is_file()
+
+
+def test_evaluation_reports_what_the_issue_names(road):
+    report = json.loads(road.evaluation.report.read_text())
+    assert {"rgb_mae", "rgb_mae_any_alpha", "alpha_mae", "psnr", "ssim", "alpha_psnr", "alpha_ssim", "background_leak", "holes"} <= report["mean"].keys()
+    assert len(report["clips"]) == 3
+    assert road.evaluation.sheet.is_file()
+    assert len(list((road.root / "evaluation").glob("*_prediction_alpha.mp4"))) == 3
+
+
+def test_every_stage_records_its_run(road):
+    for stage in ("vae", "cache", "dit", "generated", "evaluation"):
+        record = json.loads((road.root / stage / "run.json").read_text())
+        assert record["weights"], stage
+        assert record["versions"]["torch"] == torch.__version__
+
+
+def test_stage1_resumes_to_the_same_weights(road, tmp_path):
+    config = replace(
+        recipes.get_recipe("tiny").train_vae,
+        dataset_base_path=road.root / "data",
+        height=32,
+        width=48,
+        num_frames=5,
+        max_steps=2,
+        save_every_steps=1,
+        output_path=tmp_path,
+    )
+    train_vae(replace(config, max_steps=1))
+    _, resumed = train_vae(replace(config, resume="latest"))
+    expected, found = read_tensors(road.stage1), read_tensors(resumed)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_stage2_draws_do_not_depend_on_the_batch(road):
+    cache, config = LatentCache(road.root / "cache"), recipes.get_recipe("tiny").train_dit
+    both = draw_batch(cache, [4, 5], config=config, device=torch.device("cpu"))
+    alone = draw_batch(cache, [5], config=config, device=torch.device("cpu"))
+    assert torch.equal(both.noise[1], alone.noise[0])
+    assert torch.equal(both.sigma[1], alone.sigma[0])
+    assert not torch.equal(both.noise[0], both.noise[1])
+
+
+def test_a_cache_of_another_merge_block_is_refused(road, tmp_path):
+    other = road.root / "vae" / "feature_merge_epoch_0.safetensors"
+    config = replace(recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", feature_merge_checkpoint=other, output_path=tmp_path)
+    with pytest.raises(CacheError, match="wan-alpha cache"):
+        train_dit(config)
+
+
+def test_mode_merge_needs_decoders(road, tmp_path):
+    config = replace(
+        recipes.get_recipe("tiny").train_vae, dataset_base_path=road.root / "data", feature_merge_checkpoint=None, mode="merge", output_path=tmp_path
+    )
+    with pytest.raises(UsageError, match="vae_lora_path"):
+        train_vae(config)
