@@ -14,10 +14,11 @@ import os
 import time
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
@@ -133,7 +134,11 @@ def train_vae(work: Path, minutes: float) -> None:
             torch.save(vae.state_dict(), work / "vae_images.pt")
         progress = spent / (minutes * 60)
         for group in optimiser.param_groups:
-            group["lr"] = (1e-3 if images else 2.5e-4) * min(1, (step - phase_start + 1) / (200 if images else 600)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = (
+                (1e-3 if images else 2.5e-4)
+                * min(1, (step - phase_start + 1) / (200 if images else 600))
+                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
         shape = (24, 1) if images else (4, 9) if progress < 0.7 else (2, FRAMES)
         loss = vae_loss(vae, batch(pool, rng, *shape))
         loss.backward()
@@ -146,8 +151,14 @@ def train_vae(work: Path, minutes: float) -> None:
             print(f"vae step {step} {spent / 60:.1f} min loss {loss.item():.4f} grad {norm.item():.2f}", flush=True)
         if spent - report > 150 or spent >= minutes * 60:
             report = spent
-            print(f"vae step {step} {spent / 60:.1f} min PSNR {psnr(vae, held_out[:8]):.2f} dB clips, {psnr(vae, held_out[:8, :, :1]):.2f} images", flush=True)
-            torch.save(dict(vae=vae.state_dict(), optimiser=optimiser.state_dict(), step=step, phase_start=phase_start, spent=spent), work / "vae_state.partial")
+            print(
+                f"vae step {step} {spent / 60:.1f} min PSNR {psnr(vae, held_out[:8]):.2f} dB clips, {psnr(vae, held_out[:8, :, :1]):.2f} images",
+                flush=True,
+            )
+            torch.save(
+                dict(vae=vae.state_dict(), optimiser=optimiser.state_dict(), step=step, phase_start=phase_start, spent=spent),
+                work / "vae_state.partial",
+            )
             os.replace(work / "vae_state.partial", state_path)
 
 
@@ -194,7 +205,22 @@ def encode_pool(work: Path, output: Path) -> None:
     mean, std = latents.float().mean((0, 2, 3, 4)), latents.float().std((0, 2, 3, 4))
     vae.register_to_config(latents_mean=[round(v, 4) for v in mean.tolist()], latents_std=[round(v, 4) for v in std.tolist()])
     vae.half().save_pretrained(output / "vae")
+    write_index(output)
     torch.save(latents, work / "latents.pt")
+
+
+def write_index(output: Path) -> None:
+    """model_index.json and the scheduler: what makes the folder a diffusers pipeline."""
+    UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0).save_pretrained(output / "scheduler")
+    classes = {
+        "vae": ("diffusers", "AutoencoderKLWan"),
+        "transformer": ("diffusers", "WanTransformer3DModel"),
+        "text_encoder": ("transformers", "UMT5EncoderModel"),
+        "tokenizer": ("transformers", "ByT5Tokenizer"),
+        "scheduler": ("diffusers", "UniPCMultistepScheduler"),
+    }
+    index = {"_class_name": "WanPipeline", "_diffusers_version": diffusers.__version__, **classes}
+    (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def text_encoder() -> UMT5EncoderModel:
@@ -280,7 +306,12 @@ def train_dit(work: Path, output: Path, minutes: float) -> None:
         sigma = (2 * sigma / (1 + sigma)).view(-1, 1, 1, 1, 1)
         noise = torch.randn(x0.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = dit(hidden_states=(1 - sigma) * x0 + sigma * noise, timestep=1000 * sigma.flatten(), encoder_hidden_states=text, return_dict=False)[0]
+            velocity = dit(
+                hidden_states=(1 - sigma) * x0 + sigma * noise,
+                timestep=1000 * sigma.flatten(),
+                encoder_hidden_states=text,
+                return_dict=False,
+            )[0]
         loss = F.mse_loss(velocity.float(), noise - x0)
         loss.backward()
         nn.utils.clip_grad_norm_(dit.parameters(), 1.0)

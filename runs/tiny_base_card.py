@@ -6,6 +6,7 @@ A judge, trained here on rendered clips and thrown away, names subject and colou
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tiny_base import ATTRIBUTES, FRAMES, HELD_OUT, SIZE, TEXT_LENGTH, held_out_clips, psnr
 from torch import Tensor, nn
 
-from tiny_base import ATTRIBUTES, FRAMES, HELD_OUT, SIZE, TEXT_LENGTH, held_out_clips, psnr
 from wan_alpha.config import BaseModelConfig
 from wan_alpha.data import synthetic
 from wan_alpha.models import whole_clip
@@ -37,7 +38,7 @@ class Judge(nn.Module):
         self.body = nn.Sequential(
             *[
                 layer
-                for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+                for i, (a, b) in enumerate(itertools.pairwise(widths))
                 for layer in (nn.Conv2d(a, b, 5 if i == 0 else 3, stride=2, padding=2 if i == 0 else 1), nn.BatchNorm2d(b), nn.SiLU())
             ],
             nn.AdaptiveAvgPool2d(2),
@@ -59,7 +60,9 @@ def train_judge(pool: np.ndarray, *, steps: int = 900) -> Judge:
     torch.manual_seed(3)
     judge, rng = Judge(), np.random.default_rng(3)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3)
-    targets = {name: np.array([ATTRIBUTES[name].index(getattr(synthetic.sample_scene(i), name)) for i in range(len(pool))]) for name in JUDGED}
+    targets = {
+        name: np.array([ATTRIBUTES[name].index(getattr(synthetic.sample_scene(i), name)) for i in range(len(pool))]) for name in JUDGED
+    }
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
@@ -77,7 +80,10 @@ def train_judge(pool: np.ndarray, *, steps: int = 900) -> Judge:
 @torch.no_grad()
 def accuracy(judge: Judge, clips: Tensor, scenes: list[synthetic.Scene]) -> dict[str, float]:
     logits = judge(three_frames(clips))
-    return {name: float(np.mean([ATTRIBUTES[name][i] == getattr(s, name) for i, s in zip(logits[name].argmax(1), scenes, strict=True)])) for name in JUDGED}
+    return {
+        name: float(np.mean([ATTRIBUTES[name][i] == getattr(s, name) for i, s in zip(logits[name].argmax(1), scenes, strict=True)]))
+        for name in JUDGED
+    }
 
 
 @torch.no_grad()
@@ -94,7 +100,10 @@ def generate(scenes: list[synthetic.Scene], *, config: BaseModelConfig) -> Tenso
         chosen = scenes[first : first + 8]
         context, empty = (encode_prompts(p, **embed) for p in ([synthetic.caption(s) for s in chosen], [""] * len(chosen)))
         noise = torch.stack(
-            [torch.randn(transformer.config.in_channels, 5, 8, 8, generator=torch.Generator().manual_seed(first + i)) for i in range(len(chosen))]
+            [
+                torch.randn(transformer.config.in_channels, 5, 8, 8, generator=torch.Generator().manual_seed(first + i))
+                for i in range(len(chosen))
+            ]
         )
         towards, without = (lambda x, sigma, c=c: predict_velocity(transformer, x, sigma=sigma, context=c) for c in (context, empty))
         latents = sample(guided(towards, without, scale=GUIDANCE), noise, sigmas=sampling_sigmas(STEPS, shift=SHIFT))

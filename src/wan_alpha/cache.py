@@ -11,5 +11,7 @@ def cache(config: CacheConfig) -> str:
     started = now()
     index: CacheIndex = build_cache(config)
     weights = loaded_weights(config, "vae", "text_encoder")
-    write_run_record(config.output_path, verb="cache", config=config, weights=weights, extra={"fingerprint": index.fingerprint}, started=started)
+    write_run_record(
+        config.output_path, verb="cache", config=config, weights=weights, extra={"fingerprint": index.fingerprint}, started=started
+    )
     return f"{config.output_path}: {len(index.names)} clips x {index.draws} draws, fingerprint {index.fingerprint[:12]}"

@@ -103,7 +103,7 @@ class PrepareConfig(RunConfig):
     source: Path | None = None
     """Folder of RGBA clips or colour+matte pairs."""
     synthetic: int = 0
-    """Instead of --source: make this many procedural clips with exact alpha."""
+    """Make this many procedural clips with exact alpha, alone or beside those of --source."""
     height: int = 64
     """Frame height of procedural clips."""
     width: int = 64
@@ -134,6 +134,8 @@ class TrainVaeConfig(TrainConfig):
     """Training clips are enlarged by a random factor up to this before the random crop."""
     decoder_lora_rank: int = 128
     """Rank of the decoder LoRA that merge+decoders trains."""
+    decoder_learning_rate: float | None = None
+    """Peak learning rate of the decoder LoRA; default: --learning_rate. Its scale is 1/rank, so short runs want more."""
     perceptual: Literal["none", "vgg16"] = "vgg16"
     """Perceptual term of Eq. 8."""
     perceptual_weights: Path | None = None

@@ -39,7 +39,7 @@ def autocast_dtype(precision: Precision = "auto", *, device: torch.device) -> to
     docs/log.md), float32 elsewhere. Trainable weights, losses and the optimiser stay float32.
     """
     if precision == "auto" and device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
     return frozen_dtype(precision, device=device)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from wan_alpha.checkpoints.files import read_metadata, sha256
 from wan_alpha.checkpoints.stage1 import Stage1Tensors, read_decoder_lora, read_merge
 from wan_alpha.config import BaseModelConfig, CacheConfig
-from wan_alpha.data.clips import ClipDataset, Sample, usable_entries
+from wan_alpha.data.clips import ClipDataset, usable_entries
 from wan_alpha.data.draws import generator_at
 from wan_alpha.data.latents import CacheIndex, clip_path, fingerprint, write_clip, write_index, write_prompts
 from wan_alpha.data.manifest import ClipEntry, read_manifest
@@ -65,7 +65,10 @@ def require_merge_block(config: BaseModelConfig, *, verb: str) -> None:
     """Encoding clips needs a merge block; decoders alone only generate."""
     if stage1_parts(config)[0] is None:
         raise UsageError(
-            verb, got="no merge block", expected="--feature_merge_checkpoint", do="give feature_merge_epoch_N.safetensors or a Stage-1 checkpoint"
+            verb,
+            got="no merge block",
+            expected="--feature_merge_checkpoint",
+            do="give feature_merge_epoch_N.safetensors or a Stage-1 checkpoint",
         )
 
 
@@ -125,15 +128,17 @@ def _dataset(config: CacheConfig, entry: ClipEntry, i: int, size: ClipSize) -> C
 def _encode_draws(rgba_vae: RGBAlphaVAE, draws: ClipDataset, config: CacheConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     latents, gaussians = [], []
     for draw, sample in enumerate(draws):
-        colour = _colour(sample, draw, seed=draws.seed).to(device)
+        colour = _colour(draw, seed=draws.seed).to(device)
         rgb, alpha = sample.rgb[None].to(device), sample.alpha[None].to(device)
         latents.append(encode_clip(rgba_vae, rgb, alpha, colour=colour).float().cpu())
         gaussians.append(gaussian_ellipse(alpha).cpu())
     return torch.cat(latents), torch.cat(gaussians)
 
 
-def _colour(sample: Sample, draw: int, *, seed: int) -> Float[Tensor, "1 3"]:
-    return RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (1,), generator=generator_at(seed, draw))]
+def _colour(draw: int, *, seed: int) -> Float[Tensor, "1 3"]:
+    """Eight draws see the eight colours, in an order of the clip's own."""
+    order = torch.randperm(len(RENDER_COLOURS), generator=generator_at(seed, draw // len(RENDER_COLOURS)))
+    return RENDER_COLOURS[order[draw % len(RENDER_COLOURS)]][None]
 
 
 def _is_cached(path: Path, mark: str) -> bool:

@@ -46,7 +46,8 @@ class Evaluation:
 
     def summary(self) -> list[str]:
         return [
-            f"{len(self.clips)} clips: RGB MAE {self.mean['rgb_mae']:.2f}, alpha MAE {self.mean['alpha_mae']:.2f} (0-255; {grade(self.mean)})",
+            f"{len(self.clips)} clips, 0-255: RGB MAE {self.mean['rgb_mae']:.2f} (over alpha > 0: {self.mean['rgb_mae_any_alpha']:.2f}), "
+            f"alpha MAE {self.mean['alpha_mae']:.2f}: {grade(self.mean)}",
             f"over nine backgrounds: PSNR {self.mean['psnr']:.2f} dB, SSIM {self.mean['ssim']:.4f}; "
             f"alpha: PSNR {self.mean['alpha_psnr']:.2f} dB, SSIM {self.mean['alpha_ssim']:.4f}",
             f"background leak {self.mean['background_leak']:.4f}, holes {self.mean['holes']:.4f}",

@@ -85,7 +85,9 @@ def read_prompts(config: GenerateConfig) -> list[str]:
             raise UsageError(f"--prompt_file {config.prompt_file}", got="no such file", expected="a text file, one prompt per line")
         prompts += [line.strip() for line in config.prompt_file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not prompts:
-        raise UsageError("generate", got="no prompt", expected="one or more", do="add --prompt 'A red disc. The background is transparent.'")
+        raise UsageError(
+            "generate", got="no prompt", expected="one or more", do="add --prompt 'A red disc. The background is transparent.'"
+        )
     return prompts
 
 
@@ -104,7 +106,9 @@ def load_pipeline(config: GenerateConfig, *, adapter: Adapter | None) -> WanAlph
     dtype = frozen_dtype(config.precision, device=device)
     source = resolve_base(config)
     if config.vae_lora_path is None and config.feature_merge_checkpoint is None:
-        raise UsageError("generate", got="no RGBA decoders", expected="--vae_lora_path", do="give decoder.bin, Wan-Alpha-VAE.bin or a Stage-1 checkpoint")
+        raise UsageError(
+            "generate", got="no RGBA decoders", expected="--vae_lora_path", do="give decoder.bin, Wan-Alpha-VAE.bin or a Stage-1 checkpoint"
+        )
     transformer = load_transformer(source, dtype=dtype, device=device)
     if adapter is not None:
         merge_adapter(transformer, adapter, strength=config.adapter_strength)

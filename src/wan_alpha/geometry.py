@@ -27,12 +27,16 @@ class ClipSize:
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or (self.num_frames - 1) % TEMPORAL_FACTOR:
-            raise UsageError("num_frames", got=self.num_frames, expected="4n+1", do=_nearest("--num_frames", *nearest_num_frames(self.num_frames)))
+            raise UsageError(
+                "num_frames", got=self.num_frames, expected="4n+1", do=_nearest("--num_frames", *nearest_num_frames(self.num_frames))
+            )
         for name in ("height", "width"):
             value = getattr(self, name)
             if value < PIXEL_MULTIPLE or value % PIXEL_MULTIPLE:
                 lower = max(PIXEL_MULTIPLE, value // PIXEL_MULTIPLE * PIXEL_MULTIPLE)
-                raise UsageError(name, got=value, expected=f"a multiple of {PIXEL_MULTIPLE}", do=_nearest(f"--{name}", lower, lower + PIXEL_MULTIPLE))
+                raise UsageError(
+                    name, got=value, expected=f"a multiple of {PIXEL_MULTIPLE}", do=_nearest(f"--{name}", lower, lower + PIXEL_MULTIPLE)
+                )
 
     @property
     def latent_frames(self) -> int:

@@ -92,7 +92,9 @@ class WanAlphaPipeline:
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         if settings.noise_shift:
             if gaussian is None:
-                raise UsageError("noise_shift", got=settings.noise_shift, expected="an ellipse beside it", do="give --ellipse_centre and --ellipse_axes")
+                raise UsageError(
+                    "noise_shift", got=settings.noise_shift, expected="an ellipse beside it", do="give --ellipse_centre and --ellipse_axes"
+                )
             noise = shift_noise(noise, gaussian, mu=settings.noise_shift)
         return noise.to(self.device)
 

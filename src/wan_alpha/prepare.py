@@ -59,6 +59,16 @@ class PrepareReport:
     skipped: tuple[tuple[str, str], ...]
     """(clip, why) of every clip left out with on_bad_sample = skip."""
 
+    def summary(self) -> list[str]:
+        frames = sum(clip.frames for clip in self.clips)
+        notes = [f"{clip.video}: {', '.join(clip.notes)}" for clip in self.clips if clip.notes]
+        left_out = [f"skipped {name}: {why}" for name, why in self.skipped]
+        return [
+            f"{self.output_path}: {len(self.clips)} clips, {frames} frames, alpha exact; report: {self.output_path}/{REPORT}",
+            *notes,
+            *left_out,
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -71,7 +81,9 @@ class _Job:
 
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Make the dataset. DatasetError or MediaError names the clip that cannot be used."""
-    jobs = _synthetic_jobs(config) if config.synthetic else _source_jobs(config)
+    jobs = _source_jobs(config) + _synthetic_jobs(config)
+    if not jobs:
+        raise UsageError("prepare", got="no source", expected="--source FOLDER, --synthetic N, or both")
     if config.output_path.exists() and not config.output_path.is_dir():
         raise UsageError("--output_path", got=f"the file {config.output_path}", expected="a folder")
     with staging(config.output_path) as folder:
@@ -141,8 +153,6 @@ def _read(job: _Job, config: PrepareConfig) -> RgbaClip:
 
 
 def _synthetic_jobs(config: PrepareConfig) -> list[_Job]:
-    if config.source is not None:
-        raise UsageError("prepare", got="--source and --synthetic", expected="one of them")
     if config.synthetic < 0:
         raise UsageError("--synthetic", got=config.synthetic, expected="a number of clips")
     ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
@@ -152,7 +162,7 @@ def _synthetic_jobs(config: PrepareConfig) -> list[_Job]:
 
 def _source_jobs(config: PrepareConfig) -> list[_Job]:
     if config.source is None:
-        raise UsageError("prepare", got="no source", expected="--source FOLDER or --synthetic N")
+        return []
     if config.source.resolve() == config.output_path.resolve():
         raise UsageError("--output_path", got="the source folder", expected="another folder")
     listed = _read_source_manifest(config.source)

@@ -1,7 +1,7 @@
 """Progress of long work, shown by whoever installs a display: the command line does, a library user need not.
 
-    with progress("train-vae", total=500, done=0) as advance:
-        advance(loss=0.12)
+with progress("train-vae", total=500, done=0) as advance:
+    advance(loss=0.12)
 """
 
 from collections.abc import Callable, Iterator

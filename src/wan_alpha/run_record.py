@@ -1,7 +1,6 @@
 """run.json: what a stage was asked, with which versions, on which weights. Enough to repeat the run and to explain its result."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wan_alpha.config import RunConfig
+from wan_alpha.hashing import sha256
 
 FILE_NAME = "run.json"
 PACKAGES = ("wan-alpha", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "av", "numpy", "pillow")
@@ -24,12 +24,6 @@ def config_as_json(config: RunConfig) -> dict[str, object]:
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, read as a stream."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_run_record(

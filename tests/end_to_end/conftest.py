@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from no_float64 import refuse_float64
 
+from no_float64 import refuse_float64
 from wan_alpha import recipes
 from wan_alpha.cache import cache
 from wan_alpha.evaluate import Evaluation, evaluate
@@ -41,7 +41,9 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     with refuse_float64():
         _, stage1 = train_vae(replace(tiny.train_vae, **data, max_steps=2, output_path=root / "vae"))
         cache(replace(tiny.cache, **data, draws=2, feature_merge_checkpoint=stage1, output_path=root / "cache"))
-        (adapter,) = train_dit(replace(tiny.train_dit, **size, cache_path=root / "cache", max_steps=2, batch_size=2, output_path=root / "dit"))
+        (adapter,) = train_dit(
+            replace(tiny.train_dit, **size, cache_path=root / "cache", max_steps=2, batch_size=2, output_path=root / "dit")
+        )
         clips = generate(
             replace(
                 tiny.generate,

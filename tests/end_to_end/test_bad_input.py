@@ -39,14 +39,14 @@ def pair(tmp_path):
     folder = tmp_path / "source"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    clip = RgbaClip(rgb=rng.integers(0, 255, (5, 32, 48, 3), np.uint8), alpha=rng.integers(0, 255, (5, 32, 48), np.uint8), fps=16)
+    clip = RgbaClip(rgb=rng.integers(0, 255, (5, 32, 48, 3), np.uint8), alpha=rng.integers(0, 255, (5, 32, 48), np.uint8), fps=16.0)
     write_pair(clip, folder / "clip")
     return folder
 
 
 def other_matte(folder, *, shape):
     alpha = np.zeros(shape, np.uint8)
-    write_pair(RgbaClip(rgb=np.zeros((*shape, 3), np.uint8), alpha=alpha, fps=16), folder / "other")
+    write_pair(RgbaClip(rgb=np.zeros((*shape, 3), np.uint8), alpha=alpha, fps=16.0), folder / "other")
     shutil.move(folder / "other_alpha.mp4", folder / "clip_alpha.mp4")
     (folder / "other_rgb.mp4").unlink()
 

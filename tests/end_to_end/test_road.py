@@ -14,7 +14,7 @@ from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.errors import CacheError, UsageError
 from wan_alpha.generate import generate
-from wan_alpha.media.read import read_clip
+from wan_alpha.media.read import read_pair, read_rgba
 from wan_alpha.train.dit import draw_batch
 from wan_alpha.train.dit import train as train_dit
 from wan_alpha.train.vae import train as train_vae
@@ -54,7 +54,7 @@ def test_adapter_is_in_the_published_layout_and_knows_its_noise(road):
 
 def test_generated_clip_its_preview_and_its_record(road):
     first = road.generated[0]
-    clip = read_clip(rgba=first.frames)
+    clip = read_rgba(first.frames)
     assert clip.alpha.shape == (5, 32, 48)
     record = json.loads(first.frames.with_name(first.frames.name + ".json").read_text())
     assert record["prompt"] == first.prompt
@@ -78,14 +78,14 @@ def test_a_clip_does_not_depend_on_the_others(road, tmp_path):
         output_path=tmp_path,
     )
     (alone,) = generate(config)
-    np.testing.assert_array_equal(read_clip(rgba=alone.frames).rgba(), read_clip(rgba=road.generated[1].frames).rgba())
+    np.testing.assert_array_equal(read_rgba(alone.frames).rgba(), read_rgba(road.generated[1].frames).rgba())
 
 
 def test_exports_hold_the_same_alpha(road):
-    source = read_clip(rgba=road.generated[0].frames)
+    source = read_rgba(road.generated[0].frames)
     name = road.generated[0].frames.name
-    webp = read_clip(rgba=road.root / "exported" / f"{name}.webp")
-    pair = read_clip(rgb=road.root / "exported" / f"{name}_rgb.mp4", alpha=road.root / "exported" / f"{name}_alpha.mp4")
+    webp = read_rgba(road.root / "exported" / f"{name}.webp")
+    pair = read_pair(road.root / "exported" / f"{name}_rgb.mp4", road.root / "exported" / f"{name}_alpha.mp4")
     np.testing.assert_array_equal(webp.rgba(), source.rgba())
     np.testing.assert_array_equal(pair.alpha, source.alpha)
     assert (road.root / "exported" / f"{name}_preview.mp4").is_file()
@@ -93,7 +93,9 @@ def test_exports_hold_the_same_alpha(road):
 
 def test_evaluation_reports_what_the_issue_names(road):
     report = json.loads(road.evaluation.report.read_text())
-    assert {"rgb_mae", "rgb_mae_any_alpha", "alpha_mae", "psnr", "ssim", "alpha_psnr", "alpha_ssim", "background_leak", "holes"} <= report["mean"].keys()
+    assert {"rgb_mae", "rgb_mae_any_alpha", "alpha_mae", "psnr", "ssim", "alpha_psnr", "alpha_ssim", "background_leak", "holes"} <= report[
+        "mean"
+    ].keys()
     assert len(report["clips"]) == 3
     assert road.evaluation.sheet.is_file()
     assert len(list((road.root / "evaluation").glob("*_prediction_alpha.mp4"))) == 3
@@ -134,14 +136,20 @@ def test_stage2_draws_do_not_depend_on_the_batch(road):
 
 def test_a_cache_of_another_merge_block_is_refused(road, tmp_path):
     other = road.root / "vae" / "feature_merge_epoch_0.safetensors"
-    config = replace(recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", feature_merge_checkpoint=other, output_path=tmp_path)
+    config = replace(
+        recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", feature_merge_checkpoint=other, output_path=tmp_path
+    )
     with pytest.raises(CacheError, match="wan-alpha cache"):
         train_dit(config)
 
 
 def test_mode_merge_needs_decoders(road, tmp_path):
     config = replace(
-        recipes.get_recipe("tiny").train_vae, dataset_base_path=road.root / "data", feature_merge_checkpoint=None, mode="merge", output_path=tmp_path
+        recipes.get_recipe("tiny").train_vae,
+        dataset_base_path=road.root / "data",
+        feature_merge_checkpoint=None,
+        mode="merge",
+        output_path=tmp_path,
     )
     with pytest.raises(UsageError, match="vae_lora_path"):
         train_vae(config)

@@ -57,7 +57,7 @@ def test_published_files_without_metadata(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_variants_of_the_names(rename) -> None:  # noqa: ANN001
+def test_variants_of_the_names(rename) -> None:
     original = tensors()
     assert same(layer_tensors(parse_adapter({rename(key): tensor for key, tensor in original.items()}, source="file")), original)
 
@@ -123,6 +123,6 @@ def test_incomplete_layers_are_refused() -> None:
 
 
 def test_only_the_published_layout_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="got keys such as pipe.dit"):
+    with pytest.raises(CheckpointError, match=r"got keys such as pipe.dit"):
         write_adapter(tmp_path / "epoch-0.safetensors", {f"pipe.dit.{key}": tensor for key, tensor in tensors().items()}, metadata={})
     assert not list(tmp_path.iterdir())

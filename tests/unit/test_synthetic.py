@@ -42,7 +42,9 @@ def test_opaque_clip_is_the_subject_over_its_backdrop():
     np.testing.assert_allclose(render_opaque(scene, **SIZE), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("motion", "axis", "sign"), [("moving left", 1, -1), ("moving right", 1, 1), ("moving up", 0, -1), ("moving down", 0, 1)])
+@pytest.mark.parametrize(
+    ("motion", "axis", "sign"), [("moving left", 1, -1), ("moving right", 1, 1), ("moving up", 0, -1), ("moving down", 0, 1)]
+)
 def test_captions_tell_the_motion(motion, axis, sign):
     scene = next(s for s in map(sample_scene, range(200)) if s.motion == motion)
     _, alpha = render_subject(scene, num_frames=2, height=32, width=32)

@@ -5,7 +5,6 @@ torch file where a published format is one (decoder.bin); first beside the targe
 run never leaves half a file under the real name.
 """
 
-import hashlib
 import os
 import pickle
 import zipfile
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wan_alpha import hashing
 from wan_alpha.errors import CheckpointError
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
@@ -88,8 +88,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with existing_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashing.sha256(existing_file(path))
 
 
 def require_keys(found: Collection[str], expected: Collection[str], *, what: object) -> None:

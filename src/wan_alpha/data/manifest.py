@@ -135,7 +135,10 @@ def _named(base: Path, where: str, column: str, value: str, prompt: str) -> Clip
         rgb, alpha = (path.with_name(f"{stem}{half}.mp4") for half in (COLOUR, MATTE))
         if rgb.is_file() and alpha.is_file():
             return ClipEntry(
-                name=stem, prompt=prompt, rgb=_file(base, where, column, str(rgb.relative_to(base))), alpha=_file(base, where, column, str(alpha.relative_to(base)))
+                name=stem,
+                prompt=prompt,
+                rgb=_file(base, where, column, str(rgb.relative_to(base))),
+                alpha=_file(base, where, column, str(alpha.relative_to(base))),
             )
         if rgb.is_file() or alpha.is_file():
             got, expected = (rgb, alpha) if rgb.is_file() else (alpha, rgb)

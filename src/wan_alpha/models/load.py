@@ -92,9 +92,10 @@ def load_text_encoder(
     if part.layout == "original":
         require_shapes(tensors, text_to_original(encoder.state_dict()), what=what)
         tensors = text_from_original(tensors)
-    elif "shared.weight" in tensors or TIED_EMBEDDING in tensors:
-        either = tensors.get("shared.weight", tensors.get(TIED_EMBEDDING))
-        tensors = {**tensors, "shared.weight": either, TIED_EMBEDDING: either}
+    else:  # the tied embedding is stored under either of its names
+        for name, twin in (("shared.weight", TIED_EMBEDDING), (TIED_EMBEDDING, "shared.weight")):
+            if name in tensors:
+                tensors.setdefault(twin, tensors[name])
     encoder = _fill(encoder, tensors, dtype=dtype, device=device, what=what)
     encoder.tie_weights()
     return encoder, tokenizer

@@ -29,7 +29,7 @@ def tiny() -> Recipe:
     expected:  a transparent clip in outputs/tiny/exported; the measured numbers stand in the README
     """
     return Recipe(
-        prepare=PrepareConfig(synthetic=256, output_path=OUTPUT / "data", **SIZE),
+        prepare=PrepareConfig(output_path=OUTPUT / "data", **SIZE),
         train_vae=TrainVaeConfig(
             mode="merge+decoders",
             decoder_lora_rank=16,
@@ -37,6 +37,7 @@ def tiny() -> Recipe:
             max_scale=1.25,
             decay="cosine",
             learning_rate=1e-3,
+            decoder_learning_rate=1e-2,
             batch_size=2,
             max_steps=200,
             num_epochs=1000,

@@ -79,7 +79,9 @@ def train(config: TrainDitConfig) -> list[Path]:
     _check_cache(cache, config)
     transformer = load_transformer(source, dtype=frozen_dtype(config.precision, device=device), device=device)
     if transformer.config.in_channels != (channels := cache.draw(0, draw=0)[0].shape[0]):
-        raise CacheError(cache.folder, got=f"{channels} latent channels", expected=transformer.config.in_channels, do="cache with this base model")
+        raise CacheError(
+            cache.folder, got=f"{channels} latent channels", expected=transformer.config.in_channels, do="cache with this base model"
+        )
     inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
     trainables = {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
     if config.gradient_checkpointing:

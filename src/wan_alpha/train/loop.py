@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -50,11 +50,24 @@ def positions_of(config: TrainConfig, *, step: int, micro_batch: int) -> list[in
 
 
 def fit(
-    config: TrainConfig, *, trainables: dict[str, nn.Parameter], loss: Loss, save: Callable[[int], list[Path]], num_clips: int, device: torch.device
+    config: TrainConfig,
+    *,
+    trainables: dict[str, nn.Parameter],
+    loss: Loss,
+    save: Callable[[int], list[Path]],
+    num_clips: int,
+    device: torch.device,
+    rate_factor: Callable[[str], float] = lambda name: 1.0,
 ) -> list[Path]:
-    """Train until the configured end or a stop signal; returns the files that the last `save(epoch)` wrote, epochs from 0."""
+    """Train until the configured end or a stop signal; returns the files that the last `save(epoch)` wrote, epochs from 0.
+
+    rate_factor: learning rate of a parameter, by name, as a multiple of the configured one.
+    """
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    optimiser = torch.optim.AdamW(trainables.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    groups = [
+        {"params": [p for name, p in trainables.items() if rate_factor(name) == f], "factor": f} for f in _factors(trainables, rate_factor)
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     state = TrainState(trainables=trainables, optimiser=optimiser)
     identity = {key: asdict(config)[key] for key in IDENTITY}
     first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
@@ -76,11 +89,17 @@ def fit(
     return written
 
 
-def _optimiser_step(config: TrainConfig, accelerator: Accelerator, state: TrainState, loss: Loss, *, step: int, total: int) -> dict[str, float]:
+def _factors(names: Iterable[str], rate_factor: Callable[[str], float]) -> list[float]:
+    return sorted({rate_factor(name) for name in names})
+
+
+def _optimiser_step(
+    config: TrainConfig, accelerator: Accelerator, state: TrainState, loss: Loss, *, step: int, total: int
+) -> dict[str, float]:
     """One optimiser step over all micro-batches; returns the mean of each term, and the gradient norm before clipping."""
     rate = learning_rate_at(config, step=step, total=total)
     for group in state.optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     sums: dict[str, Tensor] = {}
     for micro_batch in range(config.gradient_accumulation_steps):
         terms = loss(positions_of(config, step=step, micro_batch=micro_batch))

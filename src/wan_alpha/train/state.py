@@ -68,7 +68,9 @@ def load_state(resume: str, state: TrainState, *, output_path: Path, identity: d
     changed = [key for key in identity if stored["identity"].get(key) != json.loads(json.dumps(identity[key]))]
     if changed:
         values = ", ".join(f"{key} {identity[key]} (was {stored['identity'].get(key)})" for key in changed)
-        raise UsageError("--resume", got=values, expected="the settings of the run that wrote it", do="set them back, or start a new output_path")
+        raise UsageError(
+            "--resume", got=values, expected="the settings of the run that wrote it", do="set them back, or start a new output_path"
+        )
     tensors = read_tensors(folder / "trainables.safetensors")
     require_shapes(tensors, dict(state.trainables), what=folder / "trainables.safetensors")
     with torch.no_grad():

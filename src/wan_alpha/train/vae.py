@@ -81,9 +81,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
         hard_threshold=config.hard_threshold, edge_kernel=config.edge_kernel, edge_padding=config.edge_padding
     )
     features = load_vgg16(config.perceptual_weights).to(device) if config.perceptual == "vgg16" else None
-    entries, _ = usable_entries(
-        read_manifest(config.dataset_base_path, config.dataset_metadata_path), on_bad_sample=config.on_bad_sample
-    )
+    entries, _ = usable_entries(read_manifest(config.dataset_base_path, config.dataset_metadata_path), on_bad_sample=config.on_bad_sample)
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
     dataset = ClipDataset(entries, size=size, seed=config.seed, augment=Augment(flip=0.5, max_scale=config.max_scale))
     model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
@@ -100,8 +98,16 @@ def train(config: TrainVaeConfig) -> list[Path]:
         write_stage1(full, parts, metadata=metadata)
         return [merge, full]
 
-    trainables = model.trainable_parameters(mode=config.mode)
-    written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(entries), device=device)
+    decoder_factor = (config.decoder_learning_rate or config.learning_rate) / config.learning_rate
+    written = fit(
+        config,
+        trainables=model.trainable_parameters(mode=config.mode),
+        loss=step_loss,
+        save=save,
+        num_clips=len(entries),
+        device=device,
+        rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
+    )
     write_run_record(config.output_path, verb="train-vae", config=config, weights=loaded_weights(config, "vae"), started=started)
     return written
 
@@ -127,4 +133,3 @@ def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
     for parameter in model.trainable_parameters(mode=config.mode).values():
         parameter.requires_grad_(True)
     return model
-
