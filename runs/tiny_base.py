@@ -151,10 +151,8 @@ def train_vae(work: Path, minutes: float) -> None:
             print(f"vae step {step} {spent / 60:.1f} min loss {loss.item():.4f} grad {norm.item():.2f}", flush=True)
         if spent - report > 150 or spent >= minutes * 60:
             report = spent
-            print(
-                f"vae step {step} {spent / 60:.1f} min PSNR {psnr(vae, held_out[:8]):.2f} dB clips, {psnr(vae, held_out[:8, :, :1]):.2f} images",
-                flush=True,
-            )
+            clips, images = psnr(vae, held_out[:8]), psnr(vae, held_out[:8, :, :1])
+            print(f"vae step {step} {spent / 60:.1f} min PSNR {clips:.2f} dB clips, {images:.2f} images", flush=True)
             torch.save(
                 dict(vae=vae.state_dict(), optimiser=optimiser.state_dict(), step=step, phase_start=phase_start, spent=spent),
                 work / "vae_state.partial",

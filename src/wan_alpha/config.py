@@ -60,8 +60,6 @@ class DatasetConfig:
     """Frames per clip, 4n+1; shorter clips are played back and forth."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """A clip that cannot be read: stop with its name, or skip it and list it."""
-    num_workers: int = 0
-    """Processes that read clips ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +76,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """How often each clip counts in one epoch."""
     batch_size: int = 1
     """Clips per forward pass and process."""
+    num_workers: int = 0
+    """Processes that make training samples ahead."""
     gradient_accumulation_steps: int = 1
     """Forward passes per optimiser step."""
     warmup_steps: int = 50

@@ -34,6 +34,9 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(label: str, total: int, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, width=160)
     started = last = time.monotonic()
     count = done
 
@@ -43,7 +46,7 @@ def _lines(label: str, total: int, done: int) -> Iterator[Advance]:
         if now - last >= LINE_EVERY_SECONDS or count == total:
             last = now
             left = (now - started) / max(1, count - done) * (total - count)
-            print(f"{label} {count}/{total}, {left / 60:.1f} min left  {_text(values)}", file=sys.stderr, flush=True)
+            console.print(f"{label} {count}/{total}, {left / 60:.1f} min left  {_text(values)}")
 
     yield advance
 

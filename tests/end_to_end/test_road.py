@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from wan_alpha.checkpoints.adapter import read_adapter
 from wan_alpha.checkpoints.files import read_tensors, sha256
 from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.data.latents import LatentCache
+from wan_alpha.data.stream import PositionStream
 from wan_alpha.errors import CacheError, UsageError
 from wan_alpha.generate import generate
 from wan_alpha.media.read import read_pair, read_rgba
-from wan_alpha.train.dit import draw_batch
+from wan_alpha.train.dit import sample_at
 from wan_alpha.train.dit import train as train_dit
 from wan_alpha.train.vae import train as train_vae
 
@@ -125,13 +127,15 @@ def test_stage1_resumes_to_the_same_weights(road, tmp_path):
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-def test_stage2_draws_do_not_depend_on_the_batch(road):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_training_sample_depends_on_its_position_alone(road, num_workers):
     cache, config = LatentCache(road.root / "cache"), recipes.get_recipe("tiny").train_dit
-    both = draw_batch(cache, [4, 5], config=config, device=torch.device("cpu"))
-    alone = draw_batch(cache, [5], config=config, device=torch.device("cpu"))
-    assert torch.equal(both.noise[1], alone.noise[0])
-    assert torch.equal(both.sigma[1], alone.sigma[0])
-    assert not torch.equal(both.noise[0], both.noise[1])
+    at = partial(sample_at, cache, config=config)
+    stream = PositionStream(at, num_workers=num_workers)
+    taken = stream.take([4, 5]) + stream.take([6]) + stream.take([2])
+    for sample, position in zip(taken, [4, 5, 6, 2], strict=True):
+        assert all(torch.equal(found, expected) for found, expected in zip(sample, at(position), strict=True))
+    assert not torch.equal(taken[0][3], taken[1][3])
 
 
 def test_a_cache_of_another_merge_block_is_refused(road, tmp_path):

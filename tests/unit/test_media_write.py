@@ -100,7 +100,7 @@ def test_webp_keeps_equal_frames(tmp_path):
 def test_webp_of_any_rate_verifies(tmp_path, fps):
     clip = ladder_clip(frames=7, height=4, width=4, fps=fps)
     write_webp(clip, tmp_path / "a.webp")
-    verify_rgba(tmp_path / "a.webp", clip)
+    assert verify_rgba(tmp_path / "a.webp", clip).alpha_max_error == 0
 
 
 def test_png_sequence(tmp_path):

@@ -80,7 +80,7 @@ def test_apple_silicon_is_the_seeds_setting() -> None:
     r = get_recipe("apple-silicon")
     assert (r.train_dit.height, r.train_dit.width, r.train_dit.num_frames) == (272, 272, 17)
     assert (r.train_vae.mode, r.train_vae.num_epochs, r.train_dit.num_epochs, r.train_dit.dataset_repeat) == ("merge", 10, 15, 100)
-    assert {r.train_vae.num_workers, r.cache.num_workers, r.train_dit.num_workers} == {0}
+    assert {r.train_vae.num_workers, r.train_dit.num_workers} == {0}
     assert r.train_dit.precision == "float32"
 
 

@@ -29,7 +29,8 @@ class LowRank(nn.Module):
         self.scale = LORA_ALPHA / lora_a.shape[0]
 
     def forward(self, weight: Tensor) -> Tensor:
-        delta = self.lora_B.flatten(1) @ self.lora_A.flatten(1)
+        with torch.autocast(weight.device.type, enabled=False):
+            delta = self.lora_B.flatten(1) @ self.lora_A.flatten(1)
         return weight + (self.scale * delta).view(weight.shape).to(weight.dtype)
 
 

@@ -160,9 +160,10 @@ def build_rgba_vae(
 ) -> RGBAlphaVAE:
     """An RGBA VAE on a base VAE, whose encoder it shares and freezes; `vae.decoder` itself is not touched.
 
-    merge, decoder_lora: loaded parts (checkpoints.stage1.read_merge, read_decoder_lora; one Stage-1 file can be both). Without `merge`
-    a new block of `layout` and `width` is made, started as `merge_init` says. Without `decoder_lora` the decoders are plain, or get
-    fresh factors of `rank`. Raises CheckpointError, naming the file, for parts that belong to another VAE.
+    merge, decoder_lora: loaded parts (checkpoints.stage1.read_merge, read_decoder_lora; one Stage-1 file can be both). Without
+    `merge` a new block of `layout` and `width` is made, started as `merge_init` says. Without `decoder_lora` the decoders are
+    plain, or get fresh factors of `rank`. Whatever is new follows from `generator`. Raises CheckpointError, naming the file, for
+    parts that belong to another VAE.
     """
     vae.requires_grad_(False)
     feature_dim = vae.encoder.norm_out.gamma.shape[0]
@@ -170,7 +171,9 @@ def build_rgba_vae(
         block = merge_block_from_tensors(merge.merge, what=merge.source)
         _require_fit(block, z_dim=vae.config.z_dim, feature_dim=feature_dim, source=merge.source)
     else:
-        block = make_merge_block(layout, feature_dim=feature_dim, z_dim=vae.config.z_dim, width=width)
+        with torch.random.fork_rng(devices=[]):  # layers draw their start from torch's global generator
+            torch.manual_seed(generator.initial_seed() if generator else torch.initial_seed())
+            block = make_merge_block(layout, feature_dim=feature_dim, z_dim=vae.config.z_dim, width=width)
         if isinstance(block, FeatureMergeBlock) and merge_init == "encoder":
             initialise_from_encoder(block, encoder=vae.encoder, quant_conv=vae.quant_conv)
     rgb_decoder, alpha_decoder = _share(vae.decoder), _share(vae.decoder)

@@ -18,7 +18,7 @@ OUTPUT = Path("outputs/apple_silicon")
 BASE: dict[str, Any] = dict(model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", precision="float32")
 DECODERS: dict[str, Any] = dict(vae_lora_path=Path("Wan-Alpha/vae/decoder.bin"))
 SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
-DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data", num_workers=0, **SIZE)
+DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data", **SIZE)
 
 
 def apple_silicon() -> Recipe:
@@ -31,9 +31,10 @@ def apple_silicon() -> Recipe:
     """
     return Recipe(
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
-        train_vae=TrainVaeConfig(mode="merge", num_epochs=10, output_path=OUTPUT / "vae", **BASE, **DECODERS, **DATA),
+        train_vae=TrainVaeConfig(mode="merge", num_workers=0, num_epochs=10, output_path=OUTPUT / "vae", **BASE, **DECODERS, **DATA),
         cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DECODERS, **DATA),
         train_dit=TrainDitConfig(
+            num_workers=0,
             cache_path=OUTPUT / "cache",
             dataset_repeat=100,
             num_epochs=15,

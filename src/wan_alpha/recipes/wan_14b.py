@@ -18,7 +18,7 @@ OUTPUT = Path("outputs/wan_14b")
 BASE: dict[str, Any] = dict(model="Wan-AI/Wan2.1-T2V-14B-Diffusers")
 STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
-DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data", num_workers=8)
+DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
 
 
 def wan_14b() -> Recipe:
@@ -35,6 +35,7 @@ def wan_14b() -> Recipe:
     return Recipe(
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
         train_vae=TrainVaeConfig(
+            num_workers=8,
             mode="merge+decoders",
             decoder_lora_rank=128,
             learning_rate=1e-4,
@@ -49,6 +50,7 @@ def wan_14b() -> Recipe:
         ),
         cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE),
         train_dit=TrainDitConfig(
+            num_workers=8,
             cache_path=OUTPUT / "cache",
             adapter="dora",
             dora_rank=32,

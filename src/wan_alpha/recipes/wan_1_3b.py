@@ -18,7 +18,7 @@ OUTPUT = Path("outputs/wan_1_3b")
 BASE: dict[str, Any] = dict(model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
-DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data", num_workers=8)
+DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
 
 
 def wan_1_3b() -> Recipe:
@@ -33,6 +33,7 @@ def wan_1_3b() -> Recipe:
     return Recipe(
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
         train_vae=TrainVaeConfig(
+            num_workers=8,
             mode="merge+decoders",
             batch_size=2,
             max_steps=60_000,
@@ -45,6 +46,7 @@ def wan_1_3b() -> Recipe:
         ),
         cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE),
         train_dit=TrainDitConfig(
+            num_workers=8,
             cache_path=OUTPUT / "cache",
             caption_dropout=0.1,
             gradient_accumulation_steps=8,

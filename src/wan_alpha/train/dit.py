@@ -6,6 +6,7 @@ noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (
 
 import logging
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from wan_alpha.checkpoints.files import sha256
 from wan_alpha.config import CacheConfig, TrainDitConfig
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.latents import LatentCache
+from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import build_cache, loaded_weights
 from wan_alpha.errors import CacheError
@@ -54,19 +56,20 @@ def loss(
     return {"total": flow_loss(prediction, velocity(batch.x0, noise), weight).mean()}
 
 
-def draw_batch(cache: LatentCache, positions: list[int], *, config: TrainDitConfig, device: torch.device) -> FlowBatch:
-    """The samples at these positions: clip, background draw, empty prompt or not, noise level and noise follow from the seed."""
-    samples: list[tuple[Tensor, ...]] = []
-    for position in positions:
-        generator = generator_at(config.seed, position)
-        clip = index_at(config.seed, position, count=len(cache))
-        draw = int(torch.randint(cache.index.draws, (), generator=generator))
-        dropped = float(torch.rand((), generator=generator)) < config.caption_dropout
-        sigma = sample_sigmas(1, density=config.sigma_density, shift=config.sigma_shift, generator=generator)[0]
-        latents, gaussian = cache.draw(clip, draw=draw)
-        noise = torch.randn(latents.shape, generator=generator)
-        context = cache.context("" if dropped else cache.index.prompts[clip])
-        samples.append((latents, gaussian[None], context, noise, sigma))
+def sample_at(cache: LatentCache, position: int, *, config: TrainDitConfig) -> tuple[Tensor, ...]:
+    """x0, gaussian, context, noise and sigma at a position: clip, draw, empty prompt or not, level and noise follow from the seed."""
+    generator = generator_at(config.seed, position)
+    clip = index_at(config.seed, position, count=len(cache))
+    draw = int(torch.randint(cache.index.draws, (), generator=generator))
+    dropped = float(torch.rand((), generator=generator)) < config.caption_dropout
+    sigma = sample_sigmas(1, density=config.sigma_density, shift=config.sigma_shift, generator=generator)[0]
+    latents, gaussian = cache.draw(clip, draw=draw)
+    noise = torch.randn(latents.shape, generator=generator)
+    context = cache.context("" if dropped else cache.index.prompts[clip])
+    return latents, gaussian[None], context, noise, sigma
+
+
+def to_batch(samples: list[tuple[Tensor, ...]], *, device: torch.device) -> FlowBatch:
     x0, gaussian, context, noise, sigma = (torch.stack(column).to(device) for column in zip(*samples, strict=True))
     return FlowBatch(x0=x0, gaussian=gaussian, context=context, noise=noise, sigma=sigma)
 
@@ -87,8 +90,10 @@ def train(config: TrainDitConfig) -> list[Path]:
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
 
+    stream = PositionStream(partial(sample_at, cache, config=config), num_workers=config.num_workers)
+
     def step_loss(positions: list[int]) -> dict[str, Tensor]:
-        batch = draw_batch(cache, positions, config=config, device=device)
+        batch = to_batch(stream.take(positions), device=device)
         return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting)
 
     def save(epoch: int) -> list[Path]:

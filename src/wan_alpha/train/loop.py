@@ -79,7 +79,7 @@ def fit(
             _append_metrics(config.output_path, {"step": step + 1, **values})
             advance(loss=values["total"])
             finished = step + 1
-            if finished % epoch_length == 0 or finished == total:
+            if finished % epoch_length == 0 or finished == total or stopped():
                 written = save((finished - 1) // epoch_length)
             if finished % config.save_every_steps == 0 or finished == total or stopped():
                 save_state(config.output_path, state, step=finished, identity=identity)

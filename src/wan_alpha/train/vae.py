@@ -6,6 +6,7 @@ and alpha (paper, Eq. 3-13).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from wan_alpha.checkpoints.stage1 import write_merge, write_stage1
 from wan_alpha.config import TrainVaeConfig
-from wan_alpha.data.clips import Augment, ClipDataset, collate, usable_entries
+from wan_alpha.data.clips import Augment, ClipDataset, Sample, collate, usable_entries
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.manifest import read_manifest
+from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
@@ -62,13 +64,17 @@ def loss(
     )
 
 
-def draw_batch(dataset: ClipDataset, positions: list[int], *, seed: int, device: torch.device) -> RgbaBatch:
-    """The samples at these positions; every epoch walks the clips in a new order, with new windows, crops and colours."""
+def sample_at(dataset: ClipDataset, position: int, *, seed: int) -> tuple[Sample, Float[Tensor, "3 3"]]:
+    """The clip and the three background colours at a position; every epoch walks the clips in a new order, with new windows and crops."""
     count = len(dataset.entries)
-    samples = collate([dataset[position // count * count + index_at(seed, position, count=count)] for position in positions])
-    colours = torch.stack([RENDER_COLOURS[torch.randint(8, (3,), generator=generator_at(seed, position))] for position in positions])
-    on_input, hard, soft = colours.to(device).unbind(dim=1)
-    return RgbaBatch(rgb=samples.rgb.to(device), alpha=samples.alpha.to(device), input_colour=on_input, hard_colour=hard, soft_colour=soft)
+    colours = RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (3,), generator=generator_at(seed, position))]
+    return dataset[position // count * count + index_at(seed, position, count=count)], colours
+
+
+def to_batch(samples: list[tuple[Sample, Tensor]], *, device: torch.device) -> RgbaBatch:
+    clips = collate([sample for sample, _ in samples])
+    on_input, hard, soft = torch.stack([colours for _, colours in samples]).to(device).unbind(dim=1)
+    return RgbaBatch(rgb=clips.rgb.to(device), alpha=clips.alpha.to(device), input_colour=on_input, hard_colour=hard, soft_colour=soft)
 
 
 def train(config: TrainVaeConfig) -> list[Path]:
@@ -84,10 +90,11 @@ def train(config: TrainVaeConfig) -> list[Path]:
     entries, _ = usable_entries(read_manifest(config.dataset_base_path, config.dataset_metadata_path), on_bad_sample=config.on_bad_sample)
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
     dataset = ClipDataset(entries, size=size, seed=config.seed, augment=Augment(flip=0.5, max_scale=config.max_scale))
+    stream = PositionStream(partial(sample_at, dataset, seed=config.seed), num_workers=config.num_workers)
     model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
 
     def step_loss(positions: list[int]) -> dict[str, Tensor]:
-        batch = draw_batch(dataset, positions, seed=config.seed, device=device)
+        batch = to_batch(stream.take(positions), device=device)
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
             return loss(model, batch, perceptual_features=features, settings=settings)
 
