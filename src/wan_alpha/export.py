@@ -4,7 +4,6 @@ OUTPUT_PATH/NAME/00000.png ...   straight RGBA        OUTPUT_PATH/NAME.webp     
 OUTPUT_PATH/NAME_preview.mp4     over a checkerboard  OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4
 """
 
-import logging
 import os
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from wan_alpha.media.read import read_clip
 from wan_alpha.media.verify import verify_pair, verify_rgba, verify_video
 from wan_alpha.media.write import check_frame_folder, pair_paths, write_pair, write_png_sequence, write_preview_mp4, write_webp
 from wan_alpha.preview import checkerboard
-
-log = logging.getLogger(__name__)
+from wan_alpha.progress import progress
+from wan_alpha.run_record import now, write_run_record
 
 FORMATS = ("png", "webp", "preview", "pair")
 
@@ -38,11 +37,14 @@ def export(config: ExportConfig) -> list[Path]:
     if problem is not None:
         raise problem
     _refuse_overwriting_sources(found, config.output_path)
+    started = now()
     written: list[Path] = []
-    for number, source in enumerate(found, 1):
-        clip = read_clip(rgba=source.rgba, rgb=source.rgb, alpha=source.alpha, fps_if_unknown=config.fps)
-        written += export_clip(clip, config.output_path / source.name, formats=config.formats)
-        log.info("%d of %d: %s, %d frames", number, len(found), source.name, clip.num_frames)
+    with progress("exporting", total=len(found)) as advance:
+        for source in found:
+            clip = read_clip(rgba=source.rgba, rgb=source.rgb, alpha=source.alpha, fps_if_unknown=config.fps)
+            written += export_clip(clip, config.output_path / source.name, formats=config.formats)
+            advance()
+    write_run_record(config.output_path, verb="export", config=config, weights={}, started=started)
     return written
 
 

@@ -24,6 +24,8 @@ from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import read_clip
 from wan_alpha.media.verify import verify_pair
 from wan_alpha.media.write import write_pair
+from wan_alpha.progress import progress
+from wan_alpha.run_record import now, write_run_record
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,10 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         raise UsageError("prepare", got="no source", expected="--source FOLDER, --synthetic N, or both")
     if config.output_path.exists() and not config.output_path.is_dir():
         raise UsageError("--output_path", got=f"the file {config.output_path}", expected="a folder")
+    started = now()
     with staging(config.output_path) as folder:
         report = _prepare_all(jobs, config, folder)
+        write_run_record(folder, verb="prepare", config=config, weights={}, started=started)
         _publish(folder, config.output_path)
     return report
 
@@ -95,16 +99,16 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 def _prepare_all(jobs: list[_Job], config: PrepareConfig, folder: Path) -> PrepareReport:
     clips: list[ClipReport] = []
     skipped: list[tuple[str, str]] = []
-    for number, job in enumerate(jobs, 1):
-        try:
-            clips.append(_prepare_one(job, config, folder))
-        except (DatasetError, MediaError) as error:
-            if config.on_bad_sample == "error":
-                raise
-            log.warning("skipped %s: %s", job.name, error)
-            skipped.append((job.name, str(error)))
-        else:
-            log.info("%d of %d: %s, %d frames", number, len(jobs), job.name, clips[-1].frames)
+    with progress("preparing", total=len(jobs)) as advance:
+        for job in jobs:
+            try:
+                clips.append(_prepare_one(job, config, folder))
+            except (DatasetError, MediaError) as error:
+                if config.on_bad_sample == "error":
+                    raise
+                log.warning("skipped %s: %s", job.name, error)
+                skipped.append((job.name, str(error)))
+            advance()
     if not clips:
         raise DatasetError(config.source, got=f"{len(skipped)} clips, none of them usable", expected="at least one", do=skipped[0][1])
     report = PrepareReport(output_path=str(config.output_path), clips=tuple(clips), skipped=tuple(skipped))

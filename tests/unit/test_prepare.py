@@ -79,7 +79,7 @@ def test_every_layout(tmp_path, mixed):
     assert np.array_equal(written.alpha, noise(4).alpha)
     assert np.array_equal(read_pair(out / "c_rgb.mp4", out / "c_alpha.mp4").alpha, noise(height=15, width=17).alpha)
     assert [entry.name for entry in read_manifest(out)] == [row[0] for row in rows(out)[1:]]
-    assert len(list(out.iterdir())) == 2 * 8 + 2
+    assert len(list(out.iterdir())) == 2 * 8 + 3  # and metadata.csv, report.json, run.json
     stored = json.loads((out / "report.json").read_text())
     assert len(stored["clips"][0]["sha256"]) == 64
     assert stored["skipped"] == []
