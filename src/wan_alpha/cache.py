@@ -1,4 +1,4 @@
-"""Stage 3: latents and text embeddings of a dataset, computed once, with a fingerprint of what made them."""
+"""cache: latents and text embeddings of a dataset, computed once, with a fingerprint of what made them."""
 
 from wan_alpha.config import CacheConfig
 from wan_alpha.data.latents import CacheIndex

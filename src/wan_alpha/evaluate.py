@@ -1,4 +1,4 @@
-"""Stage 7: reconstruct clips with the RGBA VAE and measure what comes back.
+"""evaluate: reconstruct clips with the RGBA VAE and measure what comes back.
 
 Each clip is hard-rendered on black, encoded, decoded, and compared on its original frames: the seed's mean absolute errors of
 colour and alpha in 0-255 units, PSNR and SSIM over nine backgrounds (AlphaVAE's protocol), the same of alpha alone, and

@@ -1,4 +1,4 @@
-"""Stage 6 of 7: an RGBA clip -> PNG frames, animated WebP, checkerboard preview, colour + matte. Masters are read back and verified.
+"""export: an RGBA clip -> PNG frames, animated WebP, checkerboard preview, colour + matte. Masters are read back and verified.
 
 OUTPUT_PATH/NAME/00000.png ...   straight RGBA        OUTPUT_PATH/NAME.webp          lossless, true timing
 OUTPUT_PATH/NAME_preview.mp4     over a checkerboard  OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4

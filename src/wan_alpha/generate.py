@@ -1,4 +1,4 @@
-"""Stage 5: prompts to RGBA clips, as straight PNG frames with a preview and a record of everything that made them."""
+"""generate: prompts to RGBA clips, as straight PNG frames with a preview and a record of everything that made them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Stage 1 of 7: any RGBA source -> XXX_rgb.mp4 + XXX_alpha.mp4 + metadata.csv + report.json, each pair read back and compared.
+"""prepare: any RGBA source -> XXX_rgb.mp4 + XXX_alpha.mp4 + metadata.csv + report.json, each pair read back and compared.
 
 Everything is made in OUTPUT_PATH.partial and moved when the last clip is done; an error or Ctrl-C leaves nothing behind.
 """
