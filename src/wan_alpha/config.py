@@ -185,7 +185,7 @@ class TrainDitConfig(TrainConfig):
     data_file_keys: str = "video"
     """Column of the table that names the clip (the seed's flag)."""
     remove_prefix_in_ckpt: str | None = "pipe.dit."
-    """Prefix that the published trainer strips from keys; ours never writes one (the seed's flag)."""
+    """Prefix stripped from the adapter's keys; they have none here, so the seed's flag changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from wan_alpha import recipes
+from wan_alpha.cache import cache
 from wan_alpha.checkpoints.adapter import read_adapter
 from wan_alpha.checkpoints.files import read_tensors, sha256
 from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.errors import CacheError, UsageError
+from wan_alpha.evaluate import evaluate
 from wan_alpha.generate import generate
 from wan_alpha.media.read import read_pair, read_rgba
 from wan_alpha.train.dit import sample_at
@@ -37,14 +39,14 @@ def test_stage1_files(road):
 
 
 def test_cache_holds_normalised_latents_ellipses_and_text(road):
-    cache = LatentCache(road.root / "cache")
-    latents, gaussian = cache.draw(0, draw=1)
+    cached = LatentCache(road.root / "cache")
+    latents, gaussian = cached.draw(0, draw=1)
     assert latents.shape == (16, 2, 4, 6)
     assert gaussian.shape == (2, 4, 6)
     assert latents.std() < 3  # normalised by the VAE's own statistics
-    assert cache.context("").shape == cache.context(cache.index.prompts[0]).shape
-    assert not torch.equal(cache.draw(0, draw=0)[0], latents)  # another background colour
-    assert sha256(road.stage1) in cache.index.weights.values()
+    assert cached.context("").shape == cached.context(cached.index.prompts[0]).shape
+    assert not torch.equal(cached.draw(0, draw=0)[0], latents)  # another background colour
+    assert sha256(road.stage1) in cached.index.weights.values()
 
 
 def test_adapter_is_in_the_published_layout_and_knows_its_noise(road):
@@ -129,8 +131,8 @@ def test_stage1_resumes_to_the_same_weights(road, tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_training_sample_depends_on_its_position_alone(road, num_workers):
-    cache, config = LatentCache(road.root / "cache"), recipes.get_recipe("tiny").train_dit
-    at = partial(sample_at, cache, config=config)
+    cached, config = LatentCache(road.root / "cache"), recipes.get_recipe("tiny").train_dit
+    at = partial(sample_at, cached, config=config)
     stream = PositionStream(at, num_workers=num_workers)
     taken = stream.take([4, 5]) + stream.take([6]) + stream.take([2])
     for sample, position in zip(taken, [4, 5, 6, 2], strict=True):
@@ -157,3 +159,53 @@ def test_mode_merge_needs_decoders(road, tmp_path):
     )
     with pytest.raises(UsageError, match="vae_lora_path"):
         train_vae(config)
+
+
+def test_an_interrupted_cache_keeps_what_is_done(road, tmp_path):
+    config = replace(
+        recipes.get_recipe("tiny").cache,
+        dataset_base_path=road.root / "data",
+        height=32,
+        width=48,
+        num_frames=5,
+        draws=1,
+        feature_merge_checkpoint=road.stage1,
+        output_path=tmp_path,
+    )
+    cache(config)
+    first, last = tmp_path / "clips" / "00000.safetensors", tmp_path / "clips" / "00002.safetensors"
+    expected, made = last.read_bytes(), first.stat().st_mtime_ns
+    last.unlink()
+    (tmp_path / "index.json").unlink()
+    cache(config)
+    assert first.stat().st_mtime_ns == made
+    assert last.read_bytes() == expected
+    cache(replace(config, seed=1))  # another fingerprint: made anew
+    assert first.stat().st_mtime_ns != made
+
+
+def test_the_latent_layout_trains_and_reconstructs(road, tmp_path):
+    size = {"height": 32, "width": 48, "num_frames": 5, "dataset_base_path": road.root / "data"}
+    tiny = recipes.get_recipe("tiny")
+    config = replace(tiny.train_vae, **size, merge_layout="latent", feature_merge_checkpoint=None, max_steps=1, output_path=tmp_path)
+    merge_only, stage1 = train_vae(config)
+    assert "conv_in.weight" in read_tensors(merge_only)
+    report = evaluate(replace(tiny.evaluate, **size, feature_merge_checkpoint=stage1, max_clips=1, output_path=tmp_path / "evaluation"))
+    assert report.mean["alpha_mae"] < 255
+
+
+def test_plain_lora_is_an_adapter_too(road, tmp_path):
+    config = replace(
+        recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", adapter="lora", max_steps=1, output_path=tmp_path
+    )
+    (path,) = train_dit(replace(config, noise_shift=0.0, loss_weighting="bsmntw", sigma_density="table"))
+    adapter = read_adapter(path)
+    assert adapter.kind == "lora"
+    assert adapter.noise_shift == 0
+
+
+def test_stage2_without_a_cache_makes_one(road, tmp_path):
+    size = {"height": 32, "width": 48, "num_frames": 5, "dataset_base_path": road.root / "data"}
+    config = replace(recipes.get_recipe("tiny").train_dit, **size, cache_path=None, draws=1, max_steps=1, output_path=tmp_path)
+    train_dit(replace(config, feature_merge_checkpoint=road.stage1))
+    assert LatentCache(tmp_path / "cache").index.draws == 1

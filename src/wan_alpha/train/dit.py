@@ -98,7 +98,8 @@ def train(config: TrainDitConfig) -> list[Path]:
 
     def save(epoch: int) -> list[Path]:
         path = config.output_path / f"epoch-{epoch}.safetensors"
-        write_adapter(path, adapter_state(transformer), metadata=_metadata(config, cache))
+        tensors = {key.removeprefix(config.remove_prefix_in_ckpt or ""): tensor for key, tensor in adapter_state(transformer).items()}
+        write_adapter(path, tensors, metadata=_metadata(config, cache))
         return [path]
 
     written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(cache), device=device)
