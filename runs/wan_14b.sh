@@ -2,7 +2,7 @@
 # From a folder of RGBA clips to an adapter for Wan2.1-T2V-14B and a first transparent clip.
 #
 # command:   runs/wan_14b.sh SOURCE [OUTPUT] [PROMPT]
-# hardware:  CUDA GPUs with bfloat16, the authors use 8: LAUNCH="accelerate launch --num_processes 8 -m wan_alpha" ACCUMULATE=1
+# hardware:  one CUDA GPU with bfloat16 that holds a 28 GB base beside its activations; the authors use 8 GPUs
 # hours:     not measured: neither the weights nor such hardware were available
 # expected:  as published for their data: 41.47 dB colour and 42.22 dB alpha (VAE)
 # FEW_STEP_LORA: LightX2V's LoRA for 4 steps without guidance; without it 50 steps are taken.
@@ -12,7 +12,7 @@ set -euo pipefail
 source=${1:?usage: runs/wan_14b.sh SOURCE [OUTPUT] [PROMPT]}
 out=${2:-outputs/wan_14b}
 prompt=${3:-A white fox on a transparent background, realistic style, medium shot.}
-launch=${LAUNCH:-wan-alpha}
+
 sampling=(--num_inference_steps 50)
 [[ -z ${FEW_STEP_LORA:-} ]] || sampling=(--acceleration_lora "$FEW_STEP_LORA")
 
@@ -21,14 +21,14 @@ latest() { # FOLDER PATTERN: the file with the highest number
 }
 
 wan-alpha prepare "$source" --recipe wan_14b --output_path "$out/data"
-$launch train-vae --recipe wan_14b --dataset_base_path "$out/data" --output_path "$out/vae"
+wan-alpha train-vae --recipe wan_14b --dataset_base_path "$out/data" --output_path "$out/vae"
 
 stage1=$(latest "$out/vae" 'stage1*.safetensors')
 vae=(--vae_lora_path "$stage1" --feature_merge_checkpoint "$stage1")
 wan-alpha evaluate --recipe wan_14b --dataset_base_path "$out/data" "${vae[@]}" --output_path "$out/evaluation"
 wan-alpha cache --recipe wan_14b --dataset_base_path "$out/data" "${vae[@]}" --output_path "$out/cache"
-$launch train-dit --recipe wan_14b --dataset_base_path "$out/data" "${vae[@]}" --cache_path "$out/cache" --output_path "$out/dit" \
-    --gradient_accumulation_steps "${ACCUMULATE:-8}"
+wan-alpha train-dit --recipe wan_14b --dataset_base_path "$out/data" "${vae[@]}" --cache_path "$out/cache" --output_path "$out/dit" \
+    --gradient_accumulation_steps 8
 
 adapter=$(latest "$out/dit" 'epoch-*.safetensors')
 wan-alpha generate "$prompt" --recipe wan_14b "${vae[@]}" --adapter_path "$adapter" "${sampling[@]}" --output_path "$out/generated"

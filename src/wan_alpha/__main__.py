@@ -1,4 +1,4 @@
-"""`python -m wan_alpha`, and `accelerate launch -m wan_alpha` for several processes."""
+"""`python -m wan_alpha`."""
 
 import sys
 

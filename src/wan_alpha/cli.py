@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return USAGE_EXIT
+    except OSError as error:
+        if "--debug" in tokens:
+            traceback.print_exc()
+        print(f"error: {error}; check the path, its permissions and the free space", file=sys.stderr)
+        return USAGE_EXIT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPT_EXIT

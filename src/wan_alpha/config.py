@@ -8,8 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wan_alpha.errors import UsageError
+
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
+    **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
+    **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
+    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout"), 0.0),
+    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
+    "max_scale": 1.0,
+}
+"""Smallest value of settings that a number can make meaningless; None is always allowed where the type allows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +35,13 @@ class RunConfig:
     """auto takes cuda, then mps, then cpu."""
     seed: int = 0
     """Every random draw follows from it."""
+
+    def __post_init__(self) -> None:
+        for name, least in AT_LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and not value >= least:
+                bound = "above 0" if least == 1e-12 else f"at least {least:g}"
+                raise UsageError(f"--{name}", got=value, expected=bound)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +60,12 @@ class BaseModelConfig:
     """Decoder LoRA: decoder.bin, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
     feature_merge_checkpoint: Path | None = None
     """Merge block: feature_merge_epoch_N.safetensors, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
+    hard_threshold: float = 8 / 255
+    """Alpha above it counts as opaque wherever clips are hard-rendered (Eq. 2); 0 is the published rule."""
+    vae_passes: Literal["auto", "whole", "chunked"] = "auto"
+    """The VAE over the whole clip at once, or a latent frame at a time: equal, less memory. auto: chunked above 8 million pixels."""
     precision: Precision = "auto"
-    """Arithmetic of frozen weights, and of Stage 1's steps: auto is bfloat16 where it is fast, else float32. Trainables are float32."""
+    """Of the frozen transformer and text encoder, and of Stage 1's steps: auto is bfloat16 where it is fast, else float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +99,7 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     dataset_repeat: int = 1
     """How often each clip counts in one epoch."""
     batch_size: int = 1
-    """Clips per forward pass and process."""
+    """Clips per forward pass."""
     num_workers: int = 0
     """Processes that make training samples ahead."""
     gradient_accumulation_steps: int = 1
@@ -88,8 +112,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Gradient clipping."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    save_every_epochs: int = 1
+    """Write the stage's own files every N epochs; they are always written at the end."""
     save_every_steps: int = 500
     """Write a resumable state every N steps; one is always written at the end."""
     resume: str | None = None
@@ -140,8 +164,6 @@ class TrainVaeConfig(TrainConfig):
     """Perceptual term of Eq. 8."""
     perceptual_weights: Path | None = None
     """vgg16-397923af.pth; default: torch.hub's copy, downloaded when missing."""
-    hard_threshold: float = 8 / 255
-    """Alpha above it counts as opaque in the hard render; 0 is the published rule."""
     edge_kernel: Literal["central", "sobel"] = "central"
     """Gradient of the edge loss: central differences (published) or Sobel kernels (the paper's wording)."""
     edge_padding: Literal["replicate", "zeros"] = "replicate"
@@ -163,7 +185,7 @@ class TrainDitConfig(TrainConfig):
     """train-dit, Stage 2: an adapter on the frozen diffusion transformer, rectified flow."""
 
     cache_path: Path | None = None
-    """Folder that `wan-alpha cache` wrote; default: OUTPUT_PATH/cache, made from the dataset when missing."""
+    """Folder that `wan-alpha cache` wrote; None: OUTPUT_PATH/cache, made from the dataset."""
     draws: int = 4
     """Background colours per clip when the cache is made here."""
     max_sequence_length: int = 512
@@ -180,6 +202,8 @@ class TrainDitConfig(TrainConfig):
     """Shift s of the noise levels: s x / (1 + (s - 1) x)."""
     loss_weighting: Literal["none", "bsmntw"] = "none"
     """Weight of the loss per noise level; bsmntw is the published bell curve."""
+    gradient_checkpointing: bool = False
+    """Recompute the transformer's activations in the backward pass: less memory, more time."""
     caption_dropout: float = 0.0
     """Share of samples trained with the empty prompt."""
     data_file_keys: str = "video"
@@ -230,8 +254,8 @@ class GenerateConfig(RunConfig, BaseModelConfig):
     """Full axes of the ellipse as fractions of width and height."""
     ellipse_angle: float = 0.0
     """Angle of the ellipse in degrees."""
-    max_sequence_length: int = 512
-    """Text tokens; must be the cache's value."""
+    max_sequence_length: int | None = None
+    """Text tokens; default: the value stored in the adapter, else 512."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,5 +282,3 @@ class EvaluateConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Prefix of the written files."""
     max_clips: int | None = None
     """Only the first N clips."""
-    hard_threshold: float = 8 / 255
-    """Alpha above it counts as visible in the colour error."""

@@ -6,7 +6,6 @@ background leak and holes.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from wan_alpha.config import EvaluateConfig
 from wan_alpha.data.clips import ClipDataset, Sample, usable_entries
 from wan_alpha.data.manifest import ClipEntry, read_manifest
 from wan_alpha.device import choose_device
-from wan_alpha.encoding import encode_clip, load_rgba_vae, loaded_weights, require_merge_block
+from wan_alpha.encoding import encode_clip, load_rgba_vae, loaded_weights
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
+from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_pair, write_png
 from wan_alpha.metrics.quality import alpha_mae, alpha_psnr_ssim, psnr_ssim_over_backgrounds, rgb_mae
@@ -62,15 +62,14 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Writes OUTPUT/PREFIX.json, PREFIX_sheet.png, and for each of the first clips PREFIX_NAME_{truth,prediction}_{rgb,alpha}.mp4.
     """
     started, device = now(), choose_device(config.device)
-    require_merge_block(config, verb="evaluate")
     entries = evaluation_entries(config)
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    rgba_vae = load_rgba_vae(config, device=device)
+    rgba_vae = load_rgba_vae(config, device=device, needs=("merge block", "decoders"))
     values: dict[str, dict[str, float]] = {}
     shown: list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
     with progress("evaluating", total=len(entries)) as advance:
         for sample in ClipDataset(entries, size=size, seed=config.seed, crop="centre"):
-            truth, prediction = reconstruct(rgba_vae, sample, device=device)
+            truth, prediction = reconstruct(rgba_vae, sample, device=device, hard_threshold=config.hard_threshold)
             values[sample.name] = measure(prediction, truth, hard_threshold=config.hard_threshold)
             if len(shown) < SHEET_CLIPS:
                 shown.append((truth, prediction))
@@ -95,10 +94,13 @@ def evaluation_entries(config: EvaluateConfig) -> list[ClipEntry]:
 
 
 @torch.no_grad()
-def reconstruct(rgba_vae: RGBAlphaVAE, sample: Sample, *, device: torch.device) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def reconstruct(
+    rgba_vae: RGBAlphaVAE, sample: Sample, *, device: torch.device, hard_threshold: float
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(truth, prediction), each rgb (3, T, H, W) and alpha (1, T, H, W) in [0, 1] on the CPU, original frames only."""
     rgb, alpha = sample.rgb[None].to(device), sample.alpha[None].to(device)
-    latents = encode_clip(rgba_vae, rgb, alpha, colour=torch.zeros(1, 3, device=device))
+    black = torch.zeros(1, 3, device=device)
+    latents = encode_clip(rgba_vae, rgb, alpha, colour=black, hard_threshold=hard_threshold)
     decoded = rgba_vae.decode(rgba_vae.denormalise(latents))
     kept = sample.original_frames
     prediction = tuple(from_signed(x).clamp(0, 1)[0, :, :kept].cpu() for x in decoded)
@@ -135,9 +137,8 @@ def _write_videos(config: EvaluateConfig, sample: Sample, truth: tuple[Tensor, T
 
 def _write_report(config: EvaluateConfig, mean: dict[str, float], clips: dict[str, dict[str, float]]) -> Path:
     path = config.output_path / f"{config.output_prefix}.json"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"mean": mean, "grade": grade(mean), "clips": clips}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with beside(path) as partial:
+        partial.write_text(json.dumps({"mean": mean, "grade": grade(mean), "clips": clips}, indent=2) + "\n", encoding="utf-8")
     return path
 
 

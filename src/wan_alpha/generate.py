@@ -1,7 +1,6 @@
 """generate: prompts to RGBA clips, as straight PNG frames with a preview and a record of everything that made them."""
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import load_rgba_vae, loaded_weights
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
+from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png, write_png_sequence
 from wan_alpha.metrics.transparency import border_leak, coverage, flicker, peak
@@ -95,7 +95,9 @@ def sampling_settings(config: GenerateConfig, adapter: Adapter | None) -> Sampli
     """The config's sampling fields; what the adapter was trained with (noise shift, text length) comes from its metadata."""
     trained_shift, trained_length = (adapter.noise_shift, adapter.max_sequence_length) if adapter else (None, None)
     shift = config.noise_shift if config.noise_shift is not None else trained_shift or 0.0
-    length = trained_length or config.max_sequence_length
+    length = config.max_sequence_length or trained_length or 512
+    if trained_length is not None and length != trained_length:
+        raise UsageError("--max_sequence_length", got=length, expected=f"{trained_length}, as the adapter was trained", do="leave it out")
     shared = {f.name: getattr(config, f.name) for f in fields(SamplingSettings)}
     return SamplingSettings(**{**shared, "noise_shift": shift, "max_sequence_length": length})
 
@@ -105,18 +107,14 @@ def load_pipeline(config: GenerateConfig, *, adapter: Adapter | None) -> WanAlph
     device = choose_device(config.device)
     dtype = frozen_dtype(config.precision, device=device)
     source = resolve_base(config)
-    if config.vae_lora_path is None and config.feature_merge_checkpoint is None:
-        raise UsageError(
-            "generate", got="no RGBA decoders", expected="--vae_lora_path", do="give decoder.bin, Wan-Alpha-VAE.bin or a Stage-1 checkpoint"
-        )
+    rgba_vae = load_rgba_vae(config, device=device, needs=("decoders",))
+    rgba_vae.merge_decoder_lora()
     transformer = load_transformer(source, dtype=dtype, device=device)
     if adapter is not None:
         merge_adapter(transformer, adapter, strength=config.adapter_strength)
     if config.acceleration_lora is not None:
         merge_acceleration_lora(transformer, read_tensors(config.acceleration_lora), source=str(config.acceleration_lora))
     encoder, tokenizer = load_text_encoder(source, dtype=dtype, device=device)
-    rgba_vae = load_rgba_vae(config, device=device)
-    rgba_vae.merge_decoder_lora()
     return WanAlphaPipeline(transformer=transformer, text_encoder=encoder, tokenizer=tokenizer, rgba_vae=rgba_vae)
 
 
@@ -150,7 +148,6 @@ def _write(
         "weights": hashes,
         "transparency": statistics,
     }
-    partial = sidecar.with_name(sidecar.name + ".partial")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, sidecar)
+    with beside(sidecar) as partial:
+        partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return GeneratedClip(frames=frames, preview=preview, prompt=prompt, seed=seed, transparency=statistics)

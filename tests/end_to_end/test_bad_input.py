@@ -92,6 +92,9 @@ def test_no_folder(fails, tmp_path):
         (["--learning_rat", "1"], "did you mean --learning_rate"),
         (["--batch_size", "two"], "batch_size"),
         (["--dataset_base_path", "/nowhere"], "wan-alpha prepare"),
+        (["--batch_size", "0"], "--batch_size: got 0, expected at least 1"),
+        (["--learning_rate", "0"], "--learning_rate: got 0.0, expected above 0"),
+        (["--seed", "-1"], "--seed: got -1, expected at least 0"),
     ],
 )
 def test_wrong_settings(fails, flags, expected):
@@ -127,7 +130,7 @@ def test_checkpoint_with_wrong_keys(fails, road, tmp_path, change):
 def test_truncated_checkpoint(fails, road, tmp_path):
     path = tmp_path / "half.safetensors"
     path.write_bytes(road.stage1.read_bytes()[:5000])
-    assert "half.safetensors" in fails("evaluate", *TINY, "--feature_merge_checkpoint", path)
+    assert "half.safetensors" in fails("evaluate", *TINY, "--dataset_base_path", road.root / "data", "--feature_merge_checkpoint", path)
 
 
 def test_no_prompt(fails, road):
@@ -136,3 +139,12 @@ def test_no_prompt(fails, road):
 
 def test_cache_that_is_none(fails, tmp_path):
     assert "wan-alpha cache" in fails("train-dit", *TINY, "--cache_path", tmp_path)
+
+
+def test_an_output_path_that_is_a_file(capsys, road, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code = main(["evaluate", *TINY, "--dataset_base_path", str(road.root / "data"), "--output_path", str(tmp_path / "file")])
+    printed = capsys.readouterr()
+    assert code == 2
+    assert "file" in next(line for line in printed.err.splitlines() if line.startswith("error: "))
+    assert (tmp_path / "file").read_text() == "mine"

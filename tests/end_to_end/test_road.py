@@ -1,6 +1,7 @@
 """Every stage, real input to real output."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ import torch
 from wan_alpha import recipes
 from wan_alpha.cache import cache
 from wan_alpha.checkpoints.adapter import read_adapter
-from wan_alpha.checkpoints.files import read_tensors, sha256
+from wan_alpha.checkpoints.files import read_tensors, sha256, write_tensors
 from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.stream import PositionStream
@@ -19,6 +20,7 @@ from wan_alpha.errors import CacheError, UsageError
 from wan_alpha.evaluate import evaluate
 from wan_alpha.generate import generate
 from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.prepare import prepare
 from wan_alpha.train.dit import sample_at
 from wan_alpha.train.dit import train as train_dit
 from wan_alpha.train.vae import train as train_vae
@@ -120,12 +122,14 @@ def test_stage1_resumes_to_the_same_weights(road, tmp_path):
         width=48,
         num_frames=5,
         max_steps=2,
+        decay="constant",
         save_every_steps=1,
-        output_path=tmp_path,
+        output_path=tmp_path / "parts",
     )
+    _, whole = train_vae(replace(config, output_path=tmp_path / "whole"))
     train_vae(replace(config, max_steps=1))
     _, resumed = train_vae(replace(config, resume="latest"))
-    expected, found = read_tensors(road.stage1), read_tensors(resumed)
+    expected, found = read_tensors(whole), read_tensors(resumed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
@@ -141,12 +145,43 @@ def test_a_training_sample_depends_on_its_position_alone(road, num_workers):
 
 
 def test_a_cache_of_another_merge_block_is_refused(road, tmp_path):
-    other = road.root / "vae" / "feature_merge_epoch_0.safetensors"
-    config = replace(
-        recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", feature_merge_checkpoint=other, output_path=tmp_path
-    )
+    same = road.root / "vae" / "feature_merge_epoch_0.safetensors"
+    other = tmp_path / "other.safetensors"
+    write_tensors(other, {key: tensor + 1 for key, tensor in read_tensors(same).items()}, metadata={})
+    size = {"height": 32, "width": 48, "num_frames": 5}
+    config = replace(recipes.get_recipe("tiny").train_dit, **size, cache_path=road.root / "cache", max_steps=1)
+    train_dit(replace(config, feature_merge_checkpoint=same, output_path=tmp_path / "same"))  # the same tensors in another file
     with pytest.raises(CacheError, match="wan-alpha cache"):
+        train_dit(replace(config, feature_merge_checkpoint=other, output_path=tmp_path / "other"))
+
+
+def test_a_cache_of_another_size_is_refused(road, tmp_path):
+    config = replace(recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", output_path=tmp_path)
+    with pytest.raises(CacheError, match="--num_frames 5 --height 32 --width 48"):
         train_dit(config)
+
+
+def test_a_cache_follows_the_clips(road, tmp_path):
+    """Another clip under the same name is encoded anew; a clip's file of another run is not read."""
+    tiny, size = recipes.get_recipe("tiny"), {"height": 32, "width": 48, "num_frames": 5}
+    config = replace(tiny.cache, **size, draws=1, dataset_base_path=tmp_path / "data", feature_merge_checkpoint=road.stage1)
+    config = replace(config, output_path=tmp_path / "cache")
+    prepare(replace(tiny.prepare, **size, synthetic=1, seed=0, output_path=tmp_path / "data"))
+    cache(config)
+    before = LatentCache(tmp_path / "cache").draw(0, draw=0)[0]
+    prepare(replace(tiny.prepare, **size, synthetic=1, seed=1, output_path=tmp_path / "data"))
+    cache(config)
+    assert not torch.equal(before, LatentCache(tmp_path / "cache").draw(0, draw=0)[0])
+    shutil.copy(road.root / "cache" / "clips" / "00000.safetensors", tmp_path / "cache" / "clips" / "00000.safetensors")
+    with pytest.raises(CacheError, match="of another run"):
+        LatentCache(tmp_path / "cache")
+
+
+def test_a_merge_block_alone_decodes_nothing(road, tmp_path):
+    merge_only = road.root / "vae" / "feature_merge_epoch_0.safetensors"
+    config = replace(recipes.get_recipe("tiny").evaluate, dataset_base_path=road.root / "data", feature_merge_checkpoint=merge_only)
+    with pytest.raises(UsageError, match="no file with the decoders"):
+        evaluate(replace(config, output_path=tmp_path))
 
 
 def test_mode_merge_needs_decoders(road, tmp_path):
@@ -195,10 +230,9 @@ def test_the_latent_layout_trains_and_reconstructs(road, tmp_path):
 
 
 def test_plain_lora_is_an_adapter_too(road, tmp_path):
-    config = replace(
-        recipes.get_recipe("tiny").train_dit, cache_path=road.root / "cache", adapter="lora", max_steps=1, output_path=tmp_path
-    )
-    (path,) = train_dit(replace(config, noise_shift=0.0, loss_weighting="bsmntw", sigma_density="table"))
+    size = {"height": 32, "width": 48, "num_frames": 5}
+    config = replace(recipes.get_recipe("tiny").train_dit, **size, cache_path=road.root / "cache", adapter="lora", output_path=tmp_path)
+    (path,) = train_dit(replace(config, noise_shift=0.0, loss_weighting="bsmntw", sigma_density="table", max_steps=1))
     adapter = read_adapter(path)
     assert adapter.kind == "lora"
     assert adapter.noise_shift == 0

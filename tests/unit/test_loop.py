@@ -26,7 +26,7 @@ def run(config, *, stop_after=None):
         x = normal_at(config.seed, positions, (4,))
         return {"total": (weight * x - 2 * x).square().mean()}
 
-    fit(config, trainables={"weight": weight}, loss=loss, save=lambda epoch: [], num_clips=6, device=CPU)
+    fit(config, trainables={"weight": weight}, loss=loss, save=lambda epoch: [], num_clips=6, data_fingerprint="clips", device=CPU)
     return weight.detach()
 
 
@@ -69,6 +69,49 @@ def test_resuming_with_other_settings_is_refused(config):
         run(replace(config, resume="latest", learning_rate=0.2))
     with pytest.raises(UsageError, match=r"no state\.json"):
         run(replace(config, resume="nowhere"))
+
+
+def test_a_new_run_does_not_touch_the_states_of_an_earlier_one(config):
+    run(config)
+    with pytest.raises(UsageError, match="--resume latest"):
+        run(config)
+
+
+def test_resuming_a_finished_run_writes_its_files_again(config):
+    run(config)
+    saved = []
+    weight = nn.Parameter(torch.ones(4))
+    fit(
+        replace(config, resume="latest"),
+        trainables={"weight": weight},
+        loss=lambda positions: {},
+        save=lambda epoch: saved.append(epoch) or [],
+        num_clips=6,
+        data_fingerprint="clips",
+        device=CPU,
+    )
+    assert saved == [1]
+
+
+def test_a_loss_that_is_not_finite_is_not_stepped(config):
+    weight = nn.Parameter(torch.ones(4))
+    with pytest.raises(UsageError, match="step 1: got a gradient norm of nan"):
+        fit(
+            config,
+            trainables={"weight": weight},
+            loss=lambda positions: {"total": (weight * float("nan")).sum()},
+            save=lambda epoch: [],
+            num_clips=6,
+            data_fingerprint="clips",
+            device=CPU,
+        )
+    assert torch.equal(weight, torch.ones(4))
+
+
+def test_several_processes_are_refused(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="2 processes"):
+        run(config)
 
 
 def test_resume_without_a_state_says_so(config):

@@ -8,7 +8,15 @@ from torch import nn
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.models import whole_clip
-from wan_alpha.models.low_rank import convolutions, inject_low_rank, load_low_rank, low_rank_layers, low_rank_tensors, merge_low_rank
+from wan_alpha.models.low_rank import (
+    LowRank,
+    convolutions,
+    inject_low_rank,
+    load_low_rank,
+    low_rank_layers,
+    low_rank_tensors,
+    merge_low_rank,
+)
 
 
 def tiny_vae() -> AutoencoderKLWan:
@@ -102,3 +110,11 @@ def test_load_round_trip_and_refusals() -> None:
     assert all(torch.equal(loaded[key], factors[key]) for key in factors)
     with pytest.raises(CheckpointError, match="a decoder that has one"):
         inject_low_rank(target, rank=2)
+
+
+def test_autocast_leaves_the_product_in_float32():
+    layer = LowRank(torch.randn(4, 8, 3, 3), torch.randn(16, 4, 1, 1))
+    weight = torch.zeros(16, 8, 3, 3)
+    expected = layer(weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(weight), expected)

@@ -37,7 +37,7 @@ def test_stages_fit_each_other(make: Callable[[], Recipe]) -> None:
     assert len({stage.precision for stage in stages}) == 1
     assert len({(c.height, c.width, c.num_frames) for c in (r.cache, r.train_dit, r.generate)}) == 1
     assert len({(c.height, c.width, c.num_frames) for c in (r.train_vae, r.evaluate)}) == 1
-    assert r.cache.max_sequence_length == r.train_dit.max_sequence_length == r.generate.max_sequence_length
+    assert r.cache.max_sequence_length == r.train_dit.max_sequence_length == (r.generate.max_sequence_length or 512)
     assert r.cache.draws == r.train_dit.draws
     assert r.train_dit.sigma_shift == r.generate.sigma_shift
     assert r.prepare.fps == r.generate.fps == r.export.fps

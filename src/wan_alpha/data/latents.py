@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wan_alpha.checkpoints.files import read_tensors, write_tensors
+from wan_alpha.checkpoints.files import read_metadata, read_tensors, write_tensors
 from wan_alpha.errors import CacheError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,15 @@ class CacheIndex:
     fingerprint: str
     names: tuple[str, ...]
     prompts: tuple[str, ...]
+    clips: tuple[str, ...]
+    """Fingerprint of each clip's file."""
     num_frames: int
     height: int
     width: int
     draws: int
     max_sequence_length: int
+    merge_block: str
+    """Hash of the merge block's tensors."""
     weights: dict[str, str]
     """Role of each file of weights -> its sha256."""
     format: int = FORMAT
@@ -50,11 +54,17 @@ class LatentCache:
             raise CacheError(folder, got="no index.json", expected="a finished cache", do=f"run: wan-alpha cache --output_path {folder}")
         try:
             found = json.loads(path.read_text())
-            self.index = CacheIndex(**{**found, "names": tuple(found["names"]), "prompts": tuple(found["prompts"])})
+            lists = {name: tuple(found[name]) for name in ("names", "prompts", "clips")}
+            self.index = CacheIndex(**{**found, **lists})
         except (ValueError, TypeError, KeyError) as error:
             raise CacheError(path, got="an unreadable index", do=f"delete {folder} and run wan-alpha cache again") from error
         if self.index.format != FORMAT:
             raise CacheError(path, got=f"format {self.index.format}", expected=FORMAT, do="run wan-alpha cache again")
+        stale = [i for i, mark in enumerate(self.index.clips) if clip_fingerprint(folder, i) != mark]
+        if stale:
+            raise CacheError(
+                clip_path(folder, stale[0]), got=f"{len(stale)} clips missing or of another run", do="run wan-alpha cache again"
+            )
         self.folder = folder
         self._prompts = read_tensors(folder / "prompts.safetensors")
 
@@ -78,6 +88,17 @@ def clip_path(folder: Path, i: int) -> Path:
     return folder / "clips" / f"{i:05d}.safetensors"
 
 
+def clip_fingerprint(folder: Path, i: int) -> str | None:
+    """What a clip's file was made from; None when there is no such file."""
+    path = clip_path(folder, i)
+    return read_metadata(path).get("fingerprint") if path.is_file() else None
+
+
+def drop_index(folder: Path) -> None:
+    """From here until write_index the cache is unfinished, and says so."""
+    (folder / "index.json").unlink(missing_ok=True)
+
+
 def prompt_key(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
@@ -98,7 +119,7 @@ def write_index(folder: Path, index: CacheIndex) -> None:
 
 
 def fingerprint(tensors: dict[str, Tensor], settings: dict[str, object]) -> str:
-    """sha256 over the encoder's weights and every setting that changes a latent."""
+    """sha256 over tensors and settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name in sorted(tensors):
         digest.update(name.encode())

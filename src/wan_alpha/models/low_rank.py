@@ -8,6 +8,7 @@ around WanCausalConv3d would feed A the un-padded input, because that class pads
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,15 @@ class LowRank(nn.Module):
         self.scale = LORA_ALPHA / lora_a.shape[0]
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with _without_autocast(weight.device):
             delta = self.lora_B.flatten(1) @ self.lora_A.flatten(1)
         return weight + (self.scale * delta).view(weight.shape).to(weight.dtype)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast would round both factors to bfloat16."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def convolutions(decoder: nn.Module) -> dict[str, nn.Conv2d | nn.Conv3d]:

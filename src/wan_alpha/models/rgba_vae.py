@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from wan_alpha.checkpoints.stage1 import Stage1Tensors
 from wan_alpha.checkpoints.vae_layout import original_decoder_path
 from wan_alpha.errors import CheckpointError
+from wan_alpha.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
 from wan_alpha.models import whole_clip
 from wan_alpha.models.feature_merge import (
     FeatureMergeBlock,
@@ -31,7 +32,9 @@ from wan_alpha.models.feature_merge import (
 )
 from wan_alpha.models.low_rank import convolutions, inject_low_rank, load_low_rank, low_rank_layers, low_rank_tensors, merge_low_rank
 
-Passes = Literal["whole", "chunked"]
+Passes = Literal["auto", "whole", "chunked"]
+WHOLE_UP_TO_PIXELS = 2**23
+"""With passes "auto": larger clips (pixels times frames, of the batch) go a latent frame at a time."""
 TrainMode = Literal["merge", "merge+decoders"]
 
 
@@ -39,7 +42,7 @@ class RGBAlphaVAE(nn.Module):
     """Encode (colour, matte) to one latent, decode it to both. Build it with `build_rgba_vae`.
 
     passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, equal up to
-    rounding, for clips too long for memory.
+    rounding, for clips too large for memory; "auto" chooses by size.
     """
 
     latents_mean: Tensor
@@ -77,7 +80,7 @@ class RGBAlphaVAE(nn.Module):
         encoder as one batch; no gradient, since the encoder is frozen.
         """
         clip = torch.cat([rgb, alpha.expand_as(rgb)])
-        encode = whole_clip.encoder_features if self.passes == "whole" else _chunked_features
+        encode = _chunked_features if self._in_chunks(clip.shape[0] * clip[0, 0].numel()) else whole_clip.encoder_features
         features = encode(self.encoder, clip.to(_dtype(self.encoder)))
         if self.merge_block.layout == "latent":
             moments = whole_clip.encoder_head(self.encoder, self.quant_conv, features)
@@ -138,8 +141,12 @@ class RGBAlphaVAE(nn.Module):
         merge_low_rank(self.alpha_decoder)
 
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
-        run = whole_clip.decode if self.passes == "whole" else _chunked_decode
+        pixels = latents.shape[0] * TEMPORAL_FACTOR * SPATIAL_FACTOR**2 * latents[0, 0].numel()
+        run = _chunked_decode if self._in_chunks(pixels) else whole_clip.decode
         return run(decoder, self.post_quant_conv, latents.to(_dtype(self.post_quant_conv))).to(latents.dtype)
+
+    def _in_chunks(self, pixels: int) -> bool:
+        return self.passes == "chunked" or (self.passes == "auto" and pixels > WHOLE_UP_TO_PIXELS)
 
     def _original_lora(self, decoder: WanDecoder3d) -> dict[str, Tensor]:
         rename = _original_names(decoder, self.num_res_blocks)

@@ -146,6 +146,8 @@ def _from_patterns(config: BaseModelConfig) -> BaseSource:
             folder = config.models_folder / repo
             if name not in parts and any(folder.glob(pattern)):
                 parts[name] = Part(layout="original", path=pattern, root=folder)
+    for name, pattern in ORIGINAL_FILES.items():  # named by no pattern and not here: fetched when it is loaded
+        parts.setdefault(name, Part(layout="original", path=pattern, root=None, repo=pairs[0][0]))
     return BaseSource(name=pairs[0][0], parts=parts, searched=tuple(searched) or (str(config.models_folder / pairs[0][0]),))
 
 

@@ -16,13 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wan_alpha.checkpoints.adapter import write_adapter
-from wan_alpha.checkpoints.files import sha256
 from wan_alpha.config import CacheConfig, TrainDitConfig
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import choose_device, frozen_dtype
-from wan_alpha.encoding import build_cache, loaded_weights
+from wan_alpha.encoding import NO_MERGE_BLOCK, build_cache, loaded_weights, merge_fingerprint
 from wan_alpha.errors import CacheError
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
@@ -46,13 +45,13 @@ class FlowBatch:
 
 
 def loss(
-    transformer: WanTransformer3DModel, batch: FlowBatch, *, noise_shift: float, weighting: Literal["none", "bsmntw"]
+    transformer: WanTransformer3DModel, batch: FlowBatch, *, noise_shift: float, weighting: Literal["none", "bsmntw"], sigma_shift: float
 ) -> dict[str, Float[Tensor, ""]]:
     """Mean over samples of w(sigma) |v^(x_sigma, sigma, text) - (n' - x0)|^2."""
     noise = shift_noise(batch.noise, batch.gaussian, mu=noise_shift)
     x_sigma = noise_at(batch.x0, noise, batch.sigma)
     prediction = predict_velocity(transformer, x_sigma, sigma=batch.sigma, context=batch.context)
-    weight = bell_weight(batch.sigma) if weighting == "bsmntw" else torch.ones_like(batch.sigma)
+    weight = bell_weight(batch.sigma, shift=sigma_shift) if weighting == "bsmntw" else torch.ones_like(batch.sigma)
     return {"total": flow_loss(prediction, velocity(batch.x0, noise), weight).mean()}
 
 
@@ -94,7 +93,7 @@ def train(config: TrainDitConfig) -> list[Path]:
 
     def step_loss(positions: list[int]) -> dict[str, Tensor]:
         batch = to_batch(stream.take(positions), device=device)
-        return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting)
+        return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting, sigma_shift=config.sigma_shift)
 
     def save(epoch: int) -> list[Path]:
         path = config.output_path / f"epoch-{epoch}.safetensors"
@@ -102,7 +101,15 @@ def train(config: TrainDitConfig) -> list[Path]:
         write_adapter(path, tensors, metadata=_metadata(config, cache))
         return [path]
 
-    written = fit(config, trainables=trainables, loss=step_loss, save=save, num_clips=len(cache), device=device)
+    written = fit(
+        config,
+        trainables=trainables,
+        loss=step_loss,
+        save=save,
+        num_clips=len(cache),
+        data_fingerprint=cache.index.fingerprint,
+        device=device,
+    )
     weights = {**loaded_weights(config, "transformer"), "cache": cache.folder / "index.json"}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, extra=asdict(cache.index), started=started)
     return written
@@ -119,14 +126,18 @@ def _cache_folder(config: TrainDitConfig) -> Path:
 
 
 def _check_cache(cache: LatentCache, config: TrainDitConfig) -> None:
-    """Refuse a cache that another merge block or decoder made, where the caller names the one to use."""
-    merge = config.feature_merge_checkpoint
-    if merge is not None and sha256(merge) not in cache.index.weights.values():
+    """Refuse a cache of another size, or of another merge block where the caller names the one to use."""
+    size = f"--num_frames {cache.index.num_frames} --height {cache.index.height} --width {cache.index.width}"
+    asked = f"--num_frames {config.num_frames} --height {config.height} --width {config.width}"
+    if size != asked:
+        raise CacheError(cache.folder, got=f"latents of {size}", expected=asked, do=f"say {size}, or cache again at the size you want")
+    named = config.feature_merge_checkpoint or config.vae_lora_path
+    if named is not None and merge_fingerprint(config) not in (cache.index.merge_block, NO_MERGE_BLOCK):
         raise CacheError(
             cache.folder,
             got="latents of another merge block",
-            expected=merge,
-            do=f"rebuild: wan-alpha cache --feature_merge_checkpoint {merge} --output_path NEW_FOLDER",
+            expected=named,
+            do=f"rebuild: wan-alpha cache --feature_merge_checkpoint {named} --output_path {cache.folder}",
         )
 
 

@@ -7,6 +7,7 @@ A position counts samples from the start of training; everything random follows 
 import json
 import logging
 import math
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,13 +19,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from wan_alpha.config import TrainConfig
+from wan_alpha.errors import UsageError
 from wan_alpha.progress import progress
-from wan_alpha.train.state import TrainState, load_state, save_state
+from wan_alpha.train.state import TrainState, load_state, require_no_states, save_state
 
 log = logging.getLogger(__name__)
 
 Loss = Callable[[list[int]], dict[str, Tensor]]
-IDENTITY = ("batch_size", "gradient_accumulation_steps", "learning_rate", "seed", "height", "width", "num_frames", "dataset_repeat")
+MAY_CHANGE = {
+    *("output_path", "device", "num_workers", "num_epochs", "max_steps", "save_every_steps", "save_every_epochs", "resume"),
+    *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
+    *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state
+}
+"""Settings that a resumed run may have otherwise; all others shape the weights and must be equal."""
 
 
 def steps_per_epoch(config: TrainConfig, *, num_clips: int) -> int:
@@ -56,6 +63,7 @@ def fit(
     loss: Loss,
     save: Callable[[int], list[Path]],
     num_clips: int,
+    data_fingerprint: str,
     device: torch.device,
     rate_factor: Callable[[str], float] = lambda name: 1.0,
 ) -> list[Path]:
@@ -63,23 +71,26 @@ def fit(
 
     rate_factor: learning rate of a parameter, by name, as a multiple of the configured one.
     """
+    _one_process()
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     groups = [
         {"params": [p for name, p in trainables.items() if rate_factor(name) == f], "factor": f} for f in _factors(trainables, rate_factor)
     ]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     state = TrainState(trainables=trainables, optimiser=optimiser)
-    identity = {key: asdict(config)[key] for key in IDENTITY}
-    first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
     epoch_length, total = steps_per_epoch(config, num_clips=num_clips), total_steps(config, num_clips=num_clips)
-    written: list[Path] = []
+    identity = {**_shaping(config, total=total), "num_clips": num_clips, "data": data_fingerprint}
+    first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
+    if not config.resume:
+        require_no_states(config.output_path)
+    written = save((total - 1) // epoch_length) if first >= total else []
     with _stop_requested() as stopped, progress("training", total=total, done=first) as advance:
         for step in range(first, total):
             values = _optimiser_step(config, accelerator, state, loss, step=step, total=total)
             _append_metrics(config.output_path, {"step": step + 1, **values})
             advance(loss=values["total"])
             finished = step + 1
-            if finished % epoch_length == 0 or finished == total or stopped():
+            if finished % (epoch_length * config.save_every_epochs) == 0 or finished == total or stopped():
                 written = save((finished - 1) // epoch_length)
             if finished % config.save_every_steps == 0 or finished == total or stopped():
                 save_state(config.output_path, state, step=finished, identity=identity)
@@ -87,6 +98,20 @@ def fit(
                 log.warning("stopped after step %d of %d; continue with --resume latest", finished, total)
                 break
     return written
+
+
+def _one_process() -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        do = "start it without accelerate launch; --gradient_accumulation_steps gives larger batches"
+        raise UsageError("training", got=f"{processes} processes", expected="one", do=do)
+
+
+def _shaping(config: TrainConfig, *, total: int) -> dict[str, object]:
+    """Every setting that shapes the weights; the length of the run is one when the rate falls towards its end."""
+    settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    return {**plain, **({"steps": total} if config.decay == "cosine" else {})}
 
 
 def _factors(names: Iterable[str], rate_factor: Callable[[str], float]) -> list[float]:
@@ -107,6 +132,9 @@ def _optimiser_step(
         for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / config.gradient_accumulation_steps
     norm = accelerator.clip_grad_norm_(state.trainables.values(), config.max_grad_norm)
+    if not math.isfinite(float(norm)):
+        do = "lower --learning_rate and go on with --resume latest"
+        raise UsageError(f"training, step {step + 1}", got=f"a gradient norm of {float(norm)}", expected="a finite one", do=do)
     state.optimiser.step()
     state.optimiser.zero_grad(set_to_none=True)
     return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm), "learning_rate": rate}

@@ -50,6 +50,18 @@ def saved_states(output_path: Path) -> list[Path]:
     return sorted(path for path in (output_path / "states").glob("step_*") if path.suffix != ".partial")
 
 
+def require_no_states(output_path: Path) -> None:
+    """A new run must not mix with, or delete, the states of an earlier one."""
+    found = saved_states(output_path)
+    if found:
+        raise UsageError(
+            output_path,
+            got=f"the states of an earlier run ({found[-1].name})",
+            expected="a new folder",
+            do="add --resume latest, or another --output_path",
+        )
+
+
 def load_state(resume: str, state: TrainState, *, output_path: Path, identity: dict[str, object]) -> int:
     """Load 'latest' or a named state folder in place; returns the number of finished steps.
 

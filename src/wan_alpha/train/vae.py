@@ -99,19 +99,20 @@ def train(config: TrainVaeConfig) -> list[Path]:
             return loss(model, batch, perceptual_features=features, settings=settings)
 
     def save(epoch: int) -> list[Path]:
-        parts, metadata = model.stage1_tensors(), {"stage": "1", "layout": config.merge_layout, "epoch": str(epoch)}
+        parts, metadata = model.stage1_tensors(), {"stage": "1", "layout": model.merge_block.layout, "epoch": str(epoch)}
         merge, full = (config.output_path / f"{kind}_epoch_{epoch}.safetensors" for kind in ("feature_merge", "stage1"))
         write_merge(merge, parts, metadata=metadata)
         write_stage1(full, parts, metadata=metadata)
         return [merge, full]
 
-    decoder_factor = (config.decoder_learning_rate or config.learning_rate) / config.learning_rate
+    decoder_factor = 1.0 if config.decoder_learning_rate is None else config.decoder_learning_rate / config.learning_rate
     written = fit(
         config,
         trainables=model.trainable_parameters(mode=config.mode),
         loss=step_loss,
         save=save,
         num_clips=len(entries),
+        data_fingerprint=" ".join(entry.name for entry in entries),
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
@@ -134,6 +135,7 @@ def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
         merge_init=config.merge_init,
         width=config.merge_width,
         rank=config.decoder_lora_rank,
+        passes="whole" if config.vae_passes == "auto" else config.vae_passes,
         generator=torch.Generator().manual_seed(config.seed),
     ).to(device)
     model.requires_grad_(False)
