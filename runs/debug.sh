@@ -21,14 +21,16 @@ if [ -f "$source_dir/manifest.json" ] && grep -q '"split"' "$source_dir/manifest
 fi
 newest() { ls -t "$@" | head -n 1; }
 
-$wan prepare "$source_dir" "${train_split[@]}" --synthetic "$procedural" --output_path "$out/data"
+trap 'exit 130' INT TERM # a training that is stopped saves and ends well; the script must not go on with it
+rm -rf "$out"/{data,held_out,vae,cache,dit,generated,exported,evaluation}
+$wan prepare "$source_dir" "${train_split[@]}" --synthetic "$procedural" "${size[@]}" --output_path "$out/data"
 $wan prepare "$source_dir" "${validation_split[@]}" --output_path "$out/held_out"
 $wan train-vae --recipe tiny --dataset_base_path "$out/data" --max_steps "$vae_steps" "${size[@]}" --output_path "$out/vae"
 stage1=$(newest "$out"/vae/stage1_epoch_*.safetensors)
 $wan cache --recipe tiny --dataset_base_path "$out/data" --feature_merge_checkpoint "$stage1" "${size[@]}" --output_path "$out/cache"
 $wan train-dit --recipe tiny --cache_path "$out/cache" --max_steps "$dit_steps" "${size[@]}" --output_path "$out/dit"
 adapter=$(newest "$out"/dit/epoch-*.safetensors)
-prompt=$(sed -n 2p "$out/data/metadata.csv" | cut -d, -f2-)
+prompt=$(python3 -c 'import csv, sys; print(next(csv.DictReader(open(sys.argv[1])))["prompt"])' "$out/data/metadata.csv")
 $wan generate --recipe tiny --vae_lora_path "$stage1" --adapter_path "$adapter" "${size[@]}" --output_path "$out/generated" --prompt "$prompt"
 $wan export "$out/generated" --output_path "$out/exported"
 $wan evaluate --recipe tiny --dataset_base_path "$out/held_out" --feature_merge_checkpoint "$stage1" "${size[@]}" --output_path "$out/evaluation"

@@ -14,6 +14,8 @@ vae_steps=${VAE_STEPS:-40} dit_steps=${DIT_STEPS:-400} clips=${CLIPS:-96}
 # glibc returns large freed blocks to the system at once; keeping them makes a CPU training step up to 1.6 times faster.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592}
 
+trap 'exit 130' INT TERM # a training that is stopped saves and ends well; the script must not go on with it
+rm -rf "$out"/{data,held_out,vae,cache,dit,generated,exported,evaluation}
 say() { printf '\n== %s\n' "$*"; }
 newest() { ls -t "$@" | head -n 1; }
 

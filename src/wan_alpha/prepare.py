@@ -15,7 +15,7 @@ import numpy as np
 
 from wan_alpha.config import PrepareConfig
 from wan_alpha.data.manifest import write_manifest
-from wan_alpha.data.synthetic import render_subject, sample_scene, transparent_caption
+from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.errors import DatasetError, MediaError, UsageError, did_you_mean
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import staging
@@ -149,7 +149,7 @@ def _prepare_one(job: _Job, config: PrepareConfig, folder: Path) -> ClipReport:
 def _read(job: _Job, config: PrepareConfig) -> RgbaClip:
     if job.found is None:
         size = {"num_frames": config.num_frames, "height": config.height, "width": config.width}
-        colour, alpha = render_subject(sample_scene(job.scene_seed), **size)
+        colour, alpha = render_subject(sample_transparent_scene(job.scene_seed), **size)
         return RgbaClip(rgb=np.rint(colour * 255).astype(np.uint8), alpha=np.rint(alpha * 255).astype(np.uint8), fps=config.fps)
     if job.found.problem is not None:
         raise job.found.problem
@@ -161,7 +161,9 @@ def _synthetic_jobs(config: PrepareConfig) -> list[_Job]:
         raise UsageError("--synthetic", got=config.synthetic, expected="a number of clips")
     ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
     seeds = range(config.seed, config.seed + config.synthetic)
-    return [_Job(name=f"synthetic_{i:04d}", prompt=transparent_caption(sample_scene(s)), scene_seed=s) for i, s in enumerate(seeds)]
+    return [
+        _Job(name=f"synthetic_{i:04d}", prompt=transparent_caption(sample_transparent_scene(s)), scene_seed=s) for i, s in enumerate(seeds)
+    ]
 
 
 def _source_jobs(config: PrepareConfig) -> list[_Job]:

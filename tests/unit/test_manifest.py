@@ -144,3 +144,10 @@ def test_a_relative_base_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (entry,) = read_manifest(Path("data"))
     assert entry.rgb == Path("data/clip_rgb.mp4")
+
+
+def test_two_captions_of_one_clip_stay_apart(tmp_path):
+    for half in ("rgb", "alpha"):
+        (tmp_path / f"clip_{half}.mp4").touch()
+    (tmp_path / "metadata.csv").write_text("video,prompt\nclip,short\nclip,long\n")
+    assert [(entry.name, entry.prompt) for entry in read_manifest(tmp_path)] == [("clip", "short"), ("clip#2", "long")]

@@ -9,8 +9,9 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_alpha.errors import DatasetError, did_you_mean
@@ -56,7 +57,17 @@ def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video
     ignored = [name for name in IGNORED_COLUMNS if name in rows[0][1]]
     if ignored:
         log.info("%s: %s ignored; sizes come from the files", table, " and ".join(ignored))
-    return [_entry(base, f"{table}, line {line}", row, key) for line, row in rows]
+    return _with_unique_names([_entry(base, f"{table}, line {line}", row, key) for line, row in rows])
+
+
+def _with_unique_names(entries: list[ClipEntry]) -> list[ClipEntry]:
+    """clip, clip#2, ...: two captions of one clip, or files of one name in two folders, stay apart in every report."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for entry in entries:
+        seen[entry.name] += 1
+        unique.append(entry if seen[entry.name] == 1 else replace(entry, name=f"{entry.name}#{seen[entry.name]}"))
+    return unique
 
 
 def write_manifest(rows: Iterable[tuple[str, str]], path: Path) -> None:

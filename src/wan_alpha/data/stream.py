@@ -6,6 +6,8 @@ from typing import Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from wan_alpha.errors import WanAlphaError
+
 T = TypeVar("T")
 
 
@@ -17,7 +19,8 @@ class PositionStream(Generic[T]):
 
     def __init__(self, sample_at: Callable[[int], T], *, num_workers: int = 0) -> None:
         self._dataset, self._num_workers = _Positions(sample_at), num_workers
-        self._next, self._samples = -1, iter(())
+        self._next = -1
+        self._samples: Iterator[T | WanAlphaError] = iter(())
 
     def take(self, positions: list[int]) -> list[T]:
         if positions[0] != self._next:
@@ -25,7 +28,12 @@ class PositionStream(Generic[T]):
             loader = DataLoader(self._dataset, batch_size=None, sampler=sampler, num_workers=self._num_workers, collate_fn=_unchanged)
             self._samples = iter(loader)
         self._next = positions[-1] + 1
-        return [next(self._samples) for _ in positions]
+        taken: list[T] = []
+        for sample in itertools.islice(self._samples, len(positions)):
+            if isinstance(sample, WanAlphaError):
+                raise sample
+            taken.append(sample)
+        return taken
 
 
 def _unchanged(sample: T) -> T:
@@ -37,8 +45,12 @@ class _Positions(Dataset, Generic[T]):
     def __init__(self, sample_at: Callable[[int], T]) -> None:
         self._sample_at = sample_at
 
-    def __getitem__(self, position: int) -> T:
-        return self._sample_at(position)
+    def __getitem__(self, position: int) -> T | WanAlphaError:
+        """An error travels as a value: DataLoader would wrap a worker's traceback around its one line."""
+        try:
+            return self._sample_at(position)
+        except WanAlphaError as error:
+            return error
 
 
 class _From(Sampler[int]):

@@ -68,6 +68,11 @@ def sample_scene(seed: int) -> Scene:
     )
 
 
+def sample_transparent_scene(seed: int) -> Scene:
+    """A scene for RGBA clips: subjects without bands or dots, as `transparent_caption` says ("Flat style")."""
+    return replace(sample_scene(seed), texture="smooth")
+
+
 def caption(scene: Scene) -> str:
     """What an RGB model reads: subject, colour, motion, backdrop."""
     return f"{subject_phrase(scene)} over a {scene.backdrop} {scene.backdrop_colour} background."

@@ -2,7 +2,7 @@
 
     W' = W + s B A   per kernel tap,   A (r, in, k...), B (out, r, 1...), s = lora_alpha / r, lora_alpha 1     (reference.md, section 2)
 
-Every pass reads `conv.weight`, so whole-clip, chunked and tiled decoding all see it, and merging is exact. PEFT's own layers
+Every pass reads `conv.weight`, so whole-clip and chunked decoding both see it, and merging is exact. PEFT's own layers
 around WanCausalConv3d would feed A the un-padded input, because that class pads inside its forward.
 """
 

@@ -1,0 +1,23 @@
+import pytest
+
+from wan_alpha.data.stream import PositionStream
+from wan_alpha.errors import MediaError
+
+
+def square(position):
+    if position == 5:
+        raise MediaError("clip.mp4", got="nothing")
+    return position * position
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_samples_come_in_order_and_after_a_jump(num_workers):
+    stream = PositionStream(square, num_workers=num_workers)
+    assert stream.take([0, 1]) + stream.take([2]) + stream.take([7]) == [0, 1, 4, 49]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_keeps_its_one_line(num_workers):
+    with pytest.raises(MediaError) as caught:
+        PositionStream(square, num_workers=num_workers).take([4, 5])
+    assert str(caught.value) == "clip.mp4: got nothing"
