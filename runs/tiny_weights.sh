@@ -30,4 +30,4 @@ $wan cache --recipe tiny --dataset_base_path "$out/data" --draws 3 --feature_mer
 $wan train-dit --recipe tiny --cache_path "$out/cache" --max_steps 900 --output_path "$out/dit"
 
 python3 runs/halve.py "$stage1" src/wan_alpha/assets/tiny/stage1.safetensors
-python3 runs/halve.py "$(newest "$out"/dit/epoch-*)" src/wan_alpha/assets/tiny/adapter.safetensors
+python3 runs/halve.py "$(newest "$out"/dit/epoch-*)" src/wan_alpha/assets/tiny/adapter.safetensors 28 # rank 28 of 32: all assets fit in 16 MiB

@@ -16,7 +16,6 @@ from wan_alpha.models.load import load_vae, resolve_base
 from wan_alpha.prepare import prepare
 
 CPU = torch.device("cpu")
-RGB_MAE = 15
 
 
 @torch.no_grad()
@@ -32,12 +31,13 @@ def test_the_tiny_vae_reconstructs_held_out_clips():
     assert np.mean(values) > 28
 
 
-def test_the_shipped_stage1_reconstructs_held_out_clips(tmp_path):
+def test_the_shipped_stage1_is_excellent_on_held_out_clips(tmp_path):
+    """The seed's bounds: RGB MAE below 10, alpha MAE below 5."""
     tiny = recipes.get_recipe("tiny")
     prepare(replace(tiny.prepare, synthetic=8, seed=1_000_000, output_path=tmp_path / "data"))
     found = evaluate(replace(tiny.evaluate, dataset_base_path=tmp_path / "data", output_path=tmp_path / "evaluation"))
     assert found.mean["alpha_mae"] < 5
-    assert found.mean["rgb_mae"] < RGB_MAE
+    assert found.mean["rgb_mae"] < 10
     assert found.mean["background_leak"] < 0.01
 
 
