@@ -34,4 +34,4 @@ prompt=$(python3 -c 'import csv, sys; print(next(csv.DictReader(open(sys.argv[1]
 $wan generate --recipe tiny --vae_lora_path "$stage1" --adapter_path "$adapter" "${size[@]}" --output_path "$out/generated" --prompt "$prompt"
 $wan export "$out/generated" --output_path "$out/exported"
 $wan evaluate --recipe tiny --dataset_base_path "$out/held_out" --feature_merge_checkpoint "$stage1" "${size[@]}" --output_path "$out/evaluation"
-echo "everything is in $out; look at $out/evaluation/evaluation_sheet.png and $out/generated/*.png"
+echo "everything is in $out; look at $out/evaluation/evaluation_sheet.png and $out/generated/*_preview.png"

@@ -47,7 +47,7 @@ class GeneratedClip:
 def generate(config: GenerateConfig) -> list[GeneratedClip]:
     """Generate one clip per prompt, with seeds config.seed, config.seed + 1, ...
 
-    Writes OUTPUT/NNN_words/ (PNG frames), OUTPUT/NNN_words.png (checkerboard, black, white, alpha), OUTPUT/NNN_words.json and run.json.
+    Writes OUTPUT/NNN_words/ (PNG frames), OUTPUT/NNN_words_preview.png (checkerboard, black, white, alpha), OUTPUT/NNN_words.json and run.json.
     """
     prompts, started = read_prompts(config), now()
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
@@ -129,7 +129,7 @@ def _write(
 ) -> GeneratedClip:
     words = "_".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6]) or "clip"
     frames = config.output_path / f"{index:03d}_{words}"
-    preview, sidecar = frames.with_name(frames.name + ".png"), frames.with_name(frames.name + ".json")
+    preview, sidecar = frames.with_name(frames.name + "_preview.png"), frames.with_name(frames.name + ".json")
     rgb, alpha = clips.rgb[0], clips.alpha[0]
     frames.parent.mkdir(parents=True, exist_ok=True)
     clip = RgbaClip(rgb=to_uint8(rgb).permute(1, 2, 3, 0).numpy(), alpha=to_uint8(alpha)[0].numpy(), fps=config.fps)

@@ -31,7 +31,7 @@ def tiny() -> Recipe:
 
     command:   make demo (runs/demo.sh), or stage by stage: wan-alpha STAGE --recipe tiny
     hardware:  two CPU cores, no GPU
-    time:      within 15 minutes, install included
+    time:      see the README; the demo takes minutes, install included
     expected:  a transparent clip in outputs/tiny/exported; the measured numbers stand in the README
     """
     return Recipe(
