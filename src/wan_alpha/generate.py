@@ -47,7 +47,7 @@ class GeneratedClip:
 def generate(config: GenerateConfig) -> list[GeneratedClip]:
     """Generate one clip per prompt, with seeds config.seed, config.seed + 1, ...
 
-    Writes OUTPUT/NNN_words/ (PNG frames), OUTPUT/NNN_words_preview.png (checkerboard, black, white, alpha), OUTPUT/NNN_words.json and run.json.
+    Writes OUTPUT/NNN_words/ (PNG frames), NNN_words_preview.png (checkerboard, black, white, alpha), NNN_words.json and run.json.
     """
     prompts, started = read_prompts(config), now()
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
