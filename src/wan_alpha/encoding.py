@@ -59,7 +59,9 @@ def load_rgba_vae(config: BaseModelConfig, *, device: torch.device, needs: tuple
         do = f"give a Stage-1 checkpoint, or a file with the {missing[0]}, as {flag}"
         raise UsageError("RGBA VAE", got=f"no file with the {missing[0]}", expected=" and ".join(needs), do=do)
     vae = load_vae(resolve_base(config), dtype=torch.float32, device=device)
-    return build_rgba_vae(vae, merge=merge, decoder_lora=lora, passes=config.vae_passes).to(device).eval().requires_grad_(False)
+    model = build_rgba_vae(vae, merge=merge, decoder_lora=lora).to(device).eval().requires_grad_(False)
+    model.passes = config.vae_passes
+    return model
 
 
 def loaded_weights(config: BaseModelConfig, *parts: PartName) -> dict[str, Path]:

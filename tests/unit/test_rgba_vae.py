@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLWan
 
 from wan_alpha.checkpoints.stage1 import Stage1Tensors, read_stage1, write_stage1
 from wan_alpha.errors import CheckpointError
-from wan_alpha.models import whole_clip
+from wan_alpha.models import rgba_vae, whole_clip
 from wan_alpha.models.low_rank import low_rank_layers
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 
@@ -180,3 +180,19 @@ def test_loaded_decoder_equals_the_plain_pass_with_added_weights() -> None:
             weight.add_(torch.einsum("or,r...->o...", layer.lora_B.flatten(1), layer.lora_A) / 2)
         plain = whole_clip.decode(vae.decoder, vae.post_quant_conv, latents)
     torch.testing.assert_close(plain, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_automatic_passes_go_in_chunks_above_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_random_lora(build_rgba_vae(tiny_vae(), rank=2))
+    rgb, alpha = clips()
+    latents = model.encode(rgb, alpha)
+    ran: list[str] = []
+    monkeypatch.setattr(rgba_vae, "_chunked_decode", lambda decoder, conv, z: ran.append("chunked") or whole_clip.decode(decoder, conv, z))
+    model.passes = "auto"
+    monkeypatch.setattr(rgba_vae, "WHOLE_UP_TO_PIXELS", 10**6)
+    model.decode(latents)
+    assert ran == []
+    monkeypatch.setattr(rgba_vae, "WHOLE_UP_TO_PIXELS", 10)
+    model.decode(latents)
+    assert ran == ["chunked", "chunked"]

@@ -162,7 +162,6 @@ def build_rgba_vae(
     merge_init: Literal["encoder", "random"] = "encoder",
     width: int | None = None,
     rank: int | None = None,
-    passes: Passes = "whole",
     generator: torch.Generator | None = None,
 ) -> RGBAlphaVAE:
     """An RGBA VAE on a base VAE, whose encoder it shares and freezes; `vae.decoder` itself is not touched.
@@ -191,7 +190,7 @@ def build_rgba_vae(
         inject_low_rank(rgb_decoder, rank=rank, generator=generator)
         inject_low_rank(alpha_decoder, rank=rank, generator=generator)
     block = block.to(vae.post_quant_conv.weight.device)
-    return RGBAlphaVAE(vae, merge_block=block, rgb_decoder=rgb_decoder, alpha_decoder=alpha_decoder, passes=passes)
+    return RGBAlphaVAE(vae, merge_block=block, rgb_decoder=rgb_decoder, alpha_decoder=alpha_decoder)
 
 
 def _share(decoder: WanDecoder3d) -> WanDecoder3d:

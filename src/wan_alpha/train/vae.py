@@ -135,9 +135,9 @@ def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
         merge_init=config.merge_init,
         width=config.merge_width,
         rank=config.decoder_lora_rank,
-        passes="whole" if config.vae_passes == "auto" else config.vae_passes,
         generator=torch.Generator().manual_seed(config.seed),
     ).to(device)
+    model.passes = "whole" if config.vae_passes == "auto" else config.vae_passes
     model.requires_grad_(False)
     for parameter in model.trainable_parameters(mode=config.mode).values():
         parameter.requires_grad_(True)
