@@ -149,7 +149,7 @@ class TrainVaeConfig(TrainConfig):
     mode: Literal["merge", "merge+decoders"] = "merge"
     """What is trained: the merge block with frozen decoders (the seed), or both (the paper)."""
     merge_layout: Literal["feature", "latent"] = "feature"
-    """Merge block on encoder features (released) or on normalised latents (paper v1, Figure 3)."""
+    """Of a new merge block: on encoder features (released) or on normalised latents (paper v1, Figure 3). A loaded one keeps its own."""
     merge_init: Literal["encoder", "random"] = "encoder"
     """Start of a new merge block: the encoder's own head for colour (feature layout only), or random as published."""
     merge_width: int | None = None
@@ -157,7 +157,7 @@ class TrainVaeConfig(TrainConfig):
     max_scale: float = 2.0
     """Training clips are enlarged by a random factor up to this before the random crop."""
     decoder_lora_rank: int = 128
-    """Rank of the decoder LoRA that merge+decoders trains."""
+    """Rank of a new decoder LoRA; a loaded one keeps its own."""
     decoder_learning_rate: float | None = None
     """Peak learning rate of the decoder LoRA; default: --learning_rate. Its scale is 1/rank, so short runs want more."""
     perceptual: Literal["none", "vgg16"] = "vgg16"
