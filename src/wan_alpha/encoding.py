@@ -68,7 +68,7 @@ def loaded_weights(config: BaseModelConfig, *parts: PartName) -> dict[str, Path]
     """Role -> file of everything that a config loads: the named parts of the base, and the files of both stages. For run.json."""
     source = resolve_base(config)
     named = {f"{part} {file.name}": file for part in parts for file in source.part(part).files()}
-    fields = ("feature_merge_checkpoint", "vae_lora_path", "adapter_path", "acceleration_lora", "perceptual_weights")
+    fields = ("feature_merge_checkpoint", "vae_lora_path", "adapter_path", "acceleration_lora")
     given = {field: getattr(config, field, None) for field in fields}
     return {**named, **{field: path for field, path in given.items() if path is not None}}
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.models import perceptual
-from wan_alpha.models.perceptual import VGG16Features, load_vgg16, vgg16_from_tensors
+from wan_alpha.models.perceptual import VGG16Features, load_vgg16, vgg16_file, vgg16_from_tensors
 
 
 def torchvision_like(first: int = 4, second: int = 6) -> dict[str, Tensor]:
@@ -64,3 +64,9 @@ def test_offline_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
     with pytest.raises(CheckpointError, match=r"no network.*--perceptual none.*--perceptual_weights PATH"):
         load_vgg16()
+
+
+def test_the_file_behind_the_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert vgg16_file() == tmp_path / "checkpoints" / "vgg16-397923af.pth"
+    assert vgg16_file(tmp_path / "mine.pth") == tmp_path / "mine.pth"

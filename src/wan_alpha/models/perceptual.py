@@ -71,6 +71,11 @@ def load_vgg16(path: Path | None = None) -> VGG16Features:
     return vgg16_from_tensors(read_tensors(path), what=path)
 
 
+def vgg16_file(path: Path | None = None) -> Path:
+    """The file that `load_vgg16(path)` reads: the one given, or torch.hub's copy."""
+    return path or Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
+
+
 def _from_hub() -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)

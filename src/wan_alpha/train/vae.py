@@ -24,7 +24,7 @@ from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.load import load_vae, resolve_base
-from wan_alpha.models.perceptual import load_vgg16
+from wan_alpha.models.perceptual import load_vgg16, vgg16_file
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
 from wan_alpha.rgba import RENDER_COLOURS, from_signed, hard_render, to_signed
@@ -116,7 +116,9 @@ def train(config: TrainVaeConfig) -> list[Path]:
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
-    write_run_record(config.output_path, verb="train-vae", config=config, weights=loaded_weights(config, "vae"), started=started)
+    perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if features is not None else {}
+    weights = {**loaded_weights(config, "vae"), **perceptual}
+    write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
     return written
 
 
