@@ -38,7 +38,7 @@ say "5 generate: four prompts"
 $wan generate --recipe tiny --vae_lora_path "$stage1" --adapter_path "$adapter" --output_path "$out/generated" --prompt \
   "A red star moving right. The background is transparent. Flat style. Close shot." \
   "A cyan ring spinning. The background is transparent. Flat style. Close shot." \
-  "A yellow glow standing still. The background is transparent. Flat style. Close shot." \
+  "A magenta square standing still. The background is transparent. Flat style. Close shot." \
   "A green triangle moving up. The background is transparent. Flat style. Close shot."
 
 say "6 export: PNG, WebP, checkerboard preview, colour and matte"
