@@ -5,14 +5,13 @@ from wan_alpha.console import install_progress
 from wan_alpha.evaluate import grade
 
 
-@pytest.fixture
-def restored():
-    shown = progress._display[0]
-    yield
-    progress.install_display(shown)
+@pytest.fixture(autouse=True)
+def no_display_before_or_after(monkeypatch):
+    """The display is the process's: other tests run the command line, which installs one."""
+    monkeypatch.setattr(progress, "_display", [progress._silent])
 
 
-def test_lines_where_there_is_no_terminal(capsys, monkeypatch, restored):
+def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(console, "LINE_EVERY_SECONDS", 0.0)
     install_progress()
     with progress.progress("training", total=4, done=2) as advance:
