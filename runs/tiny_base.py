@@ -1,9 +1,10 @@
 """Make the tiny base: a small RGB text-to-video Wan, trained from scratch on procedural opaque clips.
 
-    python runs/tiny_base.py pool vae latents text dit card      # all steps, in this order; each resumes where it stopped
+    python runs/tiny_base.py pool vae latents text dit      # all steps, in this order; vae and dit resume where they stopped
 
-Hardware: two CPU cores with bfloat16 arithmetic (AVX512-BF16), about two hours. Expected: see src/wan_alpha/assets/tiny/README.md,
-which the last step writes from measurements. Work files go to --work (default build/tiny_base), the result to --output.
+Hardware: two CPU cores with bfloat16 arithmetic (AVX512-BF16), about two hours. Expected: the figures in
+src/wan_alpha/assets/tiny/README.md, which runs/tiny_base_card.py measures. Work files go to --work (default build/tiny_base), the
+result to --output.
 """
 
 import argparse

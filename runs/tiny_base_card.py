@@ -1,4 +1,4 @@
-"""Measure the tiny base and write its card: reconstruction, and how well text-to-video follows the caption.
+"""Measure the tiny base for its card, and draw its samples: reconstruction, and how well text-to-video follows the caption.
 
     python runs/tiny_base_card.py            # about five minutes on two CPU cores; needs build/tiny_base/pool.npy of runs/tiny_base.py
 

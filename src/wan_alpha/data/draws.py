@@ -4,8 +4,11 @@
 workers or the step at which training was resumed, so nothing random needs to be saved.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -18,7 +21,13 @@ def generator_at(seed: int, position: int) -> torch.Generator:
 def index_at(seed: int, position: int, *, count: int) -> int:
     """Index of the sample at this position: every epoch walks all `count` items in a new order."""
     epoch, offset = divmod(position, count)
-    return int(np.random.default_rng((seed, epoch)).permutation(count)[offset])
+    return int(_order(seed, epoch, count)[offset])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The order of one epoch, made once and not for every sample of it."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def normal_at(seed: int, positions: list[int], shape: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,6 @@ A clip's file appears whole or not at all, and the index comes last: an interrup
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from wan_alpha.checkpoints.files import read_metadata, read_tensors, write_tensors
 from wan_alpha.errors import CacheError
+from wan_alpha.media.atomic import beside
 
 FORMAT = 2
 
@@ -113,9 +113,8 @@ def write_prompts(folder: Path, embeddings: dict[str, Float[Tensor, "L D"]]) -> 
 
 
 def write_index(folder: Path, index: CacheIndex) -> None:
-    partial = folder / "index.json.partial"
-    partial.write_text(json.dumps(asdict(index), indent=1))
-    os.replace(partial, folder / "index.json")
+    with beside(folder / "index.json") as partial:
+        partial.write_text(json.dumps(asdict(index), indent=1))
 
 
 def fingerprint(tensors: dict[str, Tensor], settings: dict[str, object]) -> str:

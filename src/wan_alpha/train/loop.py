@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -73,9 +73,8 @@ def fit(
     """
     _one_process()
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    groups = [
-        {"params": [p for name, p in trainables.items() if rate_factor(name) == f], "factor": f} for f in _factors(trainables, rate_factor)
-    ]
+    factors = sorted({rate_factor(name) for name in trainables})
+    groups = [{"params": [p for name, p in trainables.items() if rate_factor(name) == f], "factor": f} for f in factors]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     state = TrainState(trainables=trainables, optimiser=optimiser)
     epoch_length, total = steps_per_epoch(config, num_clips=num_clips), total_steps(config, num_clips=num_clips)
@@ -112,10 +111,6 @@ def _shaping(config: TrainConfig, *, total: int) -> dict[str, object]:
     settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     return {**plain, **({"steps": total} if config.decay == "cosine" else {})}
-
-
-def _factors(names: Iterable[str], rate_factor: Callable[[str], float]) -> list[float]:
-    return sorted({rate_factor(name) for name in names})
 
 
 def _optimiser_step(
