@@ -1,0 +1,27 @@
+"""Every knob, as frozen dataclasses without torch. Field comments are the command line's help.
+
+The flag names of the seed's commands (--dataset_base_path, --base_vae_path, --vae_lora_path, ...) are field names here.
+A complete configuration comes from a recipe (wan_alpha.recipes); a command line changes single fields of it.
+"""
+
+from wan_alpha.config.common import AT_LEAST, BaseModelConfig, DatasetConfig, Device, Precision, RunConfig
+from wan_alpha.config.media import ExportConfig, PrepareConfig
+from wan_alpha.config.run import EvaluateConfig, GenerateConfig
+from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, TrainVaeConfig
+
+__all__ = [
+    "AT_LEAST",
+    "BaseModelConfig",
+    "CacheConfig",
+    "DatasetConfig",
+    "Device",
+    "EvaluateConfig",
+    "ExportConfig",
+    "GenerateConfig",
+    "Precision",
+    "PrepareConfig",
+    "RunConfig",
+    "TrainConfig",
+    "TrainDitConfig",
+    "TrainVaeConfig",
+]

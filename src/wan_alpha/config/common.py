@@ -1,0 +1,81 @@
+"""What several stages share: device and seed, the base model, the dataset, and bounds on numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wan_alpha.errors import UsageError
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
+    **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
+    **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
+    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout"), 0.0),
+    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
+    "max_scale": 1.0,
+}
+"""Smallest value of settings that a number can make meaningless; None is always allowed where the type allows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every stage has."""
+
+    output_path: Path = Path("outputs")
+    """Folder for what the stage writes; made when missing."""
+    device: Device = "auto"
+    """auto takes cuda, then mps, then cpu."""
+    seed: int = 0
+    """Every random draw follows from it."""
+
+    def __post_init__(self) -> None:
+        for name, least in AT_LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and not value >= least:
+                bound = "above 0" if least == 1e-12 else f"at least {least:g}"
+                raise UsageError(f"--{name}", got=value, expected=bound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelConfig:
+    """Which base model, and which published parts replace its own."""
+
+    model: str = "tiny"
+    """Base model: 'tiny' (ships with the package), a diffusers folder, a folder with Wan's original files, or a hub id."""
+    model_id_with_origin_paths: str | None = None
+    """Original files as 'ID:PATTERN,ID:PATTERN', looked up under --models_folder, then on the hub."""
+    models_folder: Path = Path("models")
+    """Where original files are looked up: MODELS_FOLDER/ID/PATTERN."""
+    base_vae_path: Path | None = None
+    """Base VAE in place of the model's own: Wan2.1_VAE.pth, safetensors, or a diffusers vae folder."""
+    vae_lora_path: Path | None = None
+    """Decoder LoRA: decoder.bin, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
+    feature_merge_checkpoint: Path | None = None
+    """Merge block: feature_merge_epoch_N.safetensors, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
+    hard_threshold: float = 8 / 255
+    """Alpha above it counts as opaque wherever clips are hard-rendered (Eq. 2); 0 is the published rule."""
+    vae_passes: Literal["auto", "whole", "chunked"] = "auto"
+    """The VAE over the whole clip at once, or a latent frame at a time: equal, less memory. auto: chunked above 8 million pixels."""
+    precision: Precision = "auto"
+    """Of the frozen transformer and text encoder, and of Stage 1's steps: auto is bfloat16 where it is fast, else float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """A prepared dataset and the size at which it is used."""
+
+    dataset_base_path: Path = Path("data/rgba_videos")
+    """Folder of the clips; every path in the table stays inside it."""
+    dataset_metadata_path: Path | None = None
+    """Table of clips (CSV or JSONL); default metadata.csv in the dataset's folder."""
+    height: int = 272
+    """Frame height in pixels, a multiple of 16."""
+    width: int = 272
+    """Frame width in pixels, a multiple of 16."""
+    num_frames: int = 17
+    """Frames per clip, 4n+1; shorter clips are played back and forth."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """A clip that cannot be read: stop with its name, or skip it and list it."""

@@ -1,0 +1,111 @@
+"""Settings of the stages that train and of the cache between them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wan_alpha.config.common import BaseModelConfig, DatasetConfig, RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
+    """What both training stages share."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    num_epochs: int = 10
+    """Passes over the dataset (each clip counts --dataset_repeat times)."""
+    max_steps: int | None = None
+    """Stop after this many optimiser steps, whatever --num_epochs says."""
+    dataset_repeat: int = 1
+    """How often each clip counts in one epoch."""
+    batch_size: int = 1
+    """Clips per forward pass."""
+    num_workers: int = 0
+    """Processes that make training samples ahead."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes per optimiser step."""
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises linearly; constant after."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    max_grad_norm: float = 1.0
+    """Gradient clipping."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    save_every_epochs: int = 1
+    """Write the stage's own files every N epochs; they are always written at the end."""
+    save_every_steps: int = 500
+    """Write a resumable state every N steps; one is always written at the end."""
+    resume: str | None = None
+    """'latest', or a state folder of an earlier run with the same settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVaeConfig(TrainConfig):
+    """train-vae, Stage 1: merge block and decoder LoRA of the RGBA VAE."""
+
+    mode: Literal["merge", "merge+decoders"] = "merge"
+    """What is trained: the merge block with frozen decoders (the seed), or both (the paper)."""
+    merge_layout: Literal["feature", "latent"] = "feature"
+    """Of a new merge block: on encoder features (released) or on normalised latents (paper v1, Figure 3). A loaded one keeps its own."""
+    merge_init: Literal["encoder", "random"] = "encoder"
+    """Start of a new merge block: the encoder's own head for colour (feature layout only), or random as published."""
+    merge_width: int | None = None
+    """Width of the merge block; default: feature width (feature layout), 12 x z (latent layout)."""
+    max_scale: float = 2.0
+    """Training clips are enlarged by a random factor up to this before the random crop."""
+    decoder_lora_rank: int = 128
+    """Rank of a new decoder LoRA; a loaded one keeps its own."""
+    decoder_learning_rate: float | None = None
+    """Peak learning rate of the decoder LoRA; default: --learning_rate. Its scale is 1/rank, so short runs want more."""
+    perceptual: Literal["none", "vgg16"] = "vgg16"
+    """Perceptual term of Eq. 8."""
+    perceptual_weights: Path | None = None
+    """vgg16-397923af.pth; default: torch.hub's copy, downloaded when missing."""
+    edge_kernel: Literal["central", "sobel"] = "central"
+    """Gradient of the edge loss: central differences (published) or Sobel kernels (the paper's wording)."""
+    edge_padding: Literal["replicate", "zeros"] = "replicate"
+    """Border of the edge loss; zeros is the published rule and makes the border an edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig(RunConfig, BaseModelConfig, DatasetConfig):
+    """cache: normalised RGBA latents, masks and text embeddings of a dataset, with a fingerprint."""
+
+    draws: int = 4
+    """Background colours drawn per clip; each gives one latent."""
+    max_sequence_length: int = 512
+    """Text tokens; stored, and used by every later stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDitConfig(TrainConfig):
+    """train-dit, Stage 2: an adapter on the frozen diffusion transformer, rectified flow."""
+
+    cache_path: Path | None = None
+    """Folder that `wan-alpha cache` wrote; None: OUTPUT_PATH/cache, made from the dataset."""
+    draws: int = 4
+    """Background colours per clip when the cache is made here."""
+    max_sequence_length: int = 512
+    """Text tokens when the cache is made here."""
+    adapter: Literal["dora", "lora"] = "dora"
+    """DoRA (the paper) or plain LoRA."""
+    dora_rank: int = 32
+    """Rank of the adapter; its alpha equals it (scale 1)."""
+    noise_shift: float = 0.05
+    """Mean shift mu of the noise outside the subject's ellipse (v2); 0 is v1."""
+    sigma_density: Literal["uniform", "logit_normal", "table"] = "uniform"
+    """Density of noise levels before the shift; table is the published 1000-step table."""
+    sigma_shift: float = 5.0
+    """Shift s of the noise levels: s x / (1 + (s - 1) x)."""
+    loss_weighting: Literal["none", "bsmntw"] = "none"
+    """Weight of the loss per noise level; bsmntw is the published bell curve."""
+    gradient_checkpointing: bool = False
+    """Recompute the transformer's activations in the backward pass: less memory, more time."""
+    caption_dropout: float = 0.0
+    """Share of samples trained with the empty prompt."""
+    data_file_keys: str = "video"
+    """Column of the table that names the clip (the seed's flag)."""
+    remove_prefix_in_ckpt: str | None = "pipe.dit."
+    """Prefix stripped from the adapter's keys; they have none here, so the seed's flag changes nothing."""
