@@ -1,6 +1,7 @@
 """generate: prompts to RGBA clips, as straight PNG frames with a preview and a record of everything that made them."""
 
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,8 +26,11 @@ from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.pipeline import RgbaClips, SamplingSettings, WanAlphaPipeline
 from wan_alpha.preview import contact_sheet
 from wan_alpha.progress import progress
+from wan_alpha.prompts import prompt_problems, suggested_prompt
 from wan_alpha.rgba import to_uint8
 from wan_alpha.run_record import now, write_run_record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,9 @@ def read_prompts(config: GenerateConfig) -> list[str]:
         raise UsageError(
             "generate", got="no prompt", expected="one or more", do="add --prompt 'A red disc. The background is transparent.'"
         )
+    for prompt in prompts:
+        if problems := prompt_problems(prompt):
+            log.warning("prompt %r %s; try: %s", prompt, " and ".join(problems), suggested_prompt(prompt))
     return prompts
 
 
