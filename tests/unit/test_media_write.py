@@ -1,5 +1,6 @@
 """Writers: alpha comes back exactly, timing is true, nothing half-written stays."""
 
+import io
 import itertools
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from wan_alpha.media.atomic import beside, staging
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import read_rgba
 from wan_alpha.media.verify import compare, verify_pair, verify_rgba, verify_video
-from wan_alpha.media.write import frame_durations_ms, write_pair, write_png, write_png_sequence, write_preview_mp4, write_webp
+from wan_alpha.media.write import frame_durations_ms, webp_bytes, write_pair, write_png, write_png_sequence, write_preview_mp4, write_webp
 
 
 def ladder_clip(*, frames: int = 3, height: int = 32, width: int = 64, fps: float = 16.0) -> RgbaClip:
@@ -94,6 +95,19 @@ def test_webp_keeps_equal_frames(tmp_path):
     still = RgbaClip(rgb=clip.rgb.repeat(4, 0), alpha=clip.alpha.repeat(4, 0), fps=16.0)
     write_webp(still, tmp_path / "a.webp")
     assert verify_rgba(tmp_path / "a.webp", still).alpha_max_error == 0
+
+
+def test_lossy_webp_keeps_alpha_exact():
+    clip = ladder_clip(frames=3)
+    data = webp_bytes(clip, quality=90)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3
+        for t in range(3):
+            image.seek(t)
+            frame = np.asarray(image.convert("RGBA"))
+            assert np.array_equal(frame[..., 3], clip.alpha[t])
+    assert not np.array_equal(frame[..., :3], clip.rgb[2])
+    assert len(data) < len(webp_bytes(clip))
 
 
 @pytest.mark.parametrize("fps", [5.0, 12.5, 23.976, 24.0, 25.0, 30.0, 60.0])

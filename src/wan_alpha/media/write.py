@@ -50,25 +50,30 @@ def check_frame_folder(folder: Path) -> None:
 
 
 def write_webp(clip: RgbaClip, path: Path) -> None:
-    """Lossless animated WebP, colour under alpha 0 included, that plays for ever.
+    """Lossless animated WebP, colour under alpha 0 included, that plays for ever (see webp_bytes)."""
+    with beside(path) as partial, media_errors(path, doing="write"):
+        partial.write_bytes(webp_bytes(clip))
 
-    The container is put together here (RIFF, VP8X, ANIM, one ANMF per frame) from lossless stills: libwebp's animation encoder
-    merges equal frames and drops hidden colour. Durations are whole ms: frame i lasts from round(1000 i / fps) to the next.
+
+def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
+    """An animated WebP file. quality: None is lossless, 0 to 100 gives lossy colour; alpha is exact in both.
+
+    The container is put together here (RIFF, VP8X, ANIM, one ANMF per frame) from stills: libwebp's animation encoder merges
+    equal frames and drops hidden colour. Durations are whole ms: frame i lasts from round(1000 i / fps) to the next.
     """
     if max(clip.height, clip.width) > WEBP_MAX_SIDE:
         raise MediaError(
-            path, got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE} for WebP", do="leave webp out of --formats"
+            "WebP", got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE}", do="leave webp out of --formats"
         )
     durations = frame_durations_ms(clip.num_frames, fps=clip.fps)
     size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
     animation_and_alpha = bytes([0b0001_0010, 0, 0, 0])
     chunks = [_chunk(b"VP8X", animation_and_alpha + size), _chunk(b"ANIM", bytes(6))]
-    with beside(path) as partial, media_errors(path, doing="write"):
-        for frame, duration in zip(clip.rgba(), durations, strict=True):
-            no_blend = b"\x02"
-            chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _lossless_chunk(frame)))
-        body = b"WEBP" + b"".join(chunks)
-        partial.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    for frame, duration in zip(clip.rgba(), durations, strict=True):
+        no_blend = b"\x02"
+        chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _still_chunks(frame, quality)))
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def frame_durations_ms(num_frames: int, *, fps: float) -> list[int]:
@@ -126,18 +131,19 @@ def _encode(
         container.mux(stream.encode())
 
 
-def _lossless_chunk(frame: UInt8[np.ndarray, "H W 4"]) -> bytes:
-    """The VP8L chunk of a lossless WebP still (method 0 is twelve times faster than the default and a third larger)."""
+def _still_chunks(frame: UInt8[np.ndarray, "H W 4"], quality: int | None) -> bytes:
+    """What a WebP still has of a frame: VP8L, or ALPH and VP8. Method 0 is twelve times faster than the default and a third larger."""
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="WEBP", lossless=True, exact=True, method=0, quality=0)
+    Image.fromarray(frame).save(buffer, format="WEBP", lossless=quality is None, exact=True, method=0, quality=quality or 0)
     data = buffer.getvalue()
-    offset = 12
+    chunks, offset = [], 12
     while offset + 8 <= len(data):
-        length = struct.unpack("<I", data[offset + 4 : offset + 8])[0]
-        if data[offset : offset + 4] == b"VP8L":
-            return data[offset : offset + 8 + length + length % 2]
-        offset += 8 + length + length % 2
-    raise MediaError("WebP frame", got="no VP8L chunk from the encoder", expected="a lossless still", do="leave webp out of --formats")
+        end = offset + 8 + struct.unpack("<I", data[offset + 4 : offset + 8])[0]
+        end += (end - offset) % 2
+        if data[offset : offset + 4] in (b"VP8L", b"ALPH", b"VP8 "):
+            chunks.append(data[offset:end])
+        offset = end
+    return b"".join(chunks)
 
 
 def _chunk(name: bytes, payload: bytes) -> bytes:
