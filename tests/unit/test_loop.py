@@ -10,13 +10,18 @@ from torch import nn
 from wan_alpha.config import TrainConfig
 from wan_alpha.data.draws import normal_at
 from wan_alpha.errors import UsageError
-from wan_alpha.train.loop import fit, learning_rate_at, positions_of, total_steps
+from wan_alpha.train.loop import Stage, fit, learning_rate_at, positions_of, total_steps
 from wan_alpha.train.state import saved_states
 
 CPU = torch.device("cpu")
 
 
-def run(config, *, stop_after=None):
+def stage_of(weight, loss, **hooks):
+    parts = {"save": lambda epoch: [], "num_clips": 6, "data_fingerprint": "clips", "device": CPU, **hooks}
+    return Stage(verb="train-vae", trainables={"weight": weight}, loss=loss, **parts)
+
+
+def run(config, *, stop_after=None, **hooks):
     """Fit y = w x to noise that belongs to the sample; returns the weight."""
     weight = nn.Parameter(torch.ones(4))
 
@@ -26,7 +31,7 @@ def run(config, *, stop_after=None):
         x = normal_at(config.seed, positions, (4,))
         return {"total": (weight * x - 2 * x).square().mean()}
 
-    fit(config, trainables={"weight": weight}, loss=loss, save=lambda epoch: [], num_clips=6, data_fingerprint="clips", device=CPU)
+    fit(config, stage=stage_of(weight, loss, **hooks))
     return weight.detach()
 
 
@@ -58,9 +63,30 @@ def test_a_stop_signal_finishes_the_step_and_saves(config, tmp_path):
 def test_only_the_last_states_are_kept_and_metrics_are_logged(config):
     run(replace(config, save_every_steps=1))
     assert [path.name for path in saved_states(config.output_path)] == ["step_000003", "step_000004"]
-    lines = [json.loads(line) for line in (config.output_path / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics(config)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert {"total", "learning_rate", "gradient_norm"} <= lines[0].keys()
+
+
+def metrics(config):
+    return [json.loads(line) for line in (config.output_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_validation_is_logged_and_the_best_is_kept_over_a_resume(config):
+    totals, best = {1: 3.0, 2: 2.0, 3: 2.5, 4: 1.0}, []
+    hooks = {
+        "validate": lambda step: best.append(step) or {"total": totals[step], "edge": 0.5},
+        "save_best": lambda: best.append("best") or [],
+    }
+    config = replace(config, validate_every_steps=1)
+    run(replace(config, max_steps=2), **hooks)
+    run(replace(config, resume="latest"), **hooks)
+    assert best == [1, "best", 2, "best", 3, 4, "best"]
+    assert [line for line in metrics(config) if "validation/total" in line][2] == {
+        "step": 3,
+        "validation/total": 2.5,
+        "validation/edge": 0.5,
+    }
 
 
 def test_resuming_with_other_settings_is_refused(config):
@@ -80,31 +106,14 @@ def test_a_new_run_does_not_touch_the_states_of_an_earlier_one(config):
 def test_resuming_a_finished_run_writes_its_files_again(config):
     run(config)
     saved = []
-    weight = nn.Parameter(torch.ones(4))
-    fit(
-        replace(config, resume="latest"),
-        trainables={"weight": weight},
-        loss=lambda positions: {},
-        save=lambda epoch: saved.append(epoch) or [],
-        num_clips=6,
-        data_fingerprint="clips",
-        device=CPU,
-    )
+    run(replace(config, resume="latest"), save=lambda epoch: saved.append(epoch) or [])
     assert saved == [1]
 
 
 def test_a_loss_that_is_not_finite_is_not_stepped(config):
     weight = nn.Parameter(torch.ones(4))
     with pytest.raises(UsageError, match="step 1: got a gradient norm of nan"):
-        fit(
-            config,
-            trainables={"weight": weight},
-            loss=lambda positions: {"total": (weight * float("nan")).sum()},
-            save=lambda epoch: [],
-            num_clips=6,
-            data_fingerprint="clips",
-            device=CPU,
-        )
+        fit(config, stage=stage_of(weight, lambda positions: {"total": (weight * float("nan")).sum()}))
     assert torch.equal(weight, torch.ones(4))
 
 

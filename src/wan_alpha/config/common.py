@@ -11,6 +11,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
+    "validate_every_steps": 1,
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
     **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout"), 0.0),

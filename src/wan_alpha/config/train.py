@@ -37,6 +37,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Write the stage's own files every N epochs; they are always written at the end."""
     save_every_steps: int = 500
     """Write a resumable state every N steps; one is always written at the end."""
+    validate_every_steps: int | None = None
+    """Measure the loss on fixed samples every N steps and at the end, and keep the best files; None: never."""
     resume: str | None = None
     """'latest', or a state folder of an earlier run with the same settings."""
 

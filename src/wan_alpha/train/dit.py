@@ -28,7 +28,7 @@ from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
 from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, sample_sigmas, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
-from wan_alpha.train.loop import fit
+from wan_alpha.train.loop import Stage, fit
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ def train(config: TrainDitConfig) -> list[Path]:
         write_adapter(path, tensors, metadata=_metadata(config, cache))
         return [path]
 
-    written = fit(
-        config,
+    stage = Stage(
+        verb="train-dit",
         trainables=trainables,
         loss=step_loss,
         save=save,
@@ -110,6 +110,7 @@ def train(config: TrainDitConfig) -> list[Path]:
         data_fingerprint=cache.index.fingerprint,
         device=device,
     )
+    written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), "cache": cache.folder / "index.json"}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, extra=asdict(cache.index), started=started)
     return written

@@ -1,7 +1,7 @@
 """The loop of both training stages: order of the data, accumulation, clipping, learning rate, log, state, safe stop.
 
-A stage gives `loss(positions)`, which returns named scalars with `total`, and `save(epoch)`, which writes the stage's own files.
-A position counts samples from the start of training; everything random follows from it (data/draws.py).
+A `Stage` says what is trained, by which loss, and how its own files are written. A position counts samples from the start of
+training; everything random follows from it (data/draws.py).
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,9 +25,9 @@ from wan_alpha.train.state import TrainState, load_state, require_no_states, sav
 
 log = logging.getLogger(__name__)
 
-Loss = Callable[[list[int]], dict[str, Tensor]]
 MAY_CHANGE = {
     *("output_path", "device", "num_workers", "num_epochs", "max_steps", "save_every_steps", "save_every_epochs", "resume"),
+    "validate_every_steps",
     *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
     *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state
 }
@@ -56,47 +56,73 @@ def positions_of(config: TrainConfig, *, step: int, micro_batch: int) -> list[in
     return list(range(first, first + config.batch_size))
 
 
-def fit(
-    config: TrainConfig,
-    *,
-    trainables: dict[str, nn.Parameter],
-    loss: Loss,
-    save: Callable[[int], list[Path]],
-    num_clips: int,
-    data_fingerprint: str,
-    device: torch.device,
-    rate_factor: Callable[[str], float] = lambda name: 1.0,
-) -> list[Path]:
-    """Train until the configured end or a stop signal; returns the files that the last `save(epoch)` wrote, epochs from 0.
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a training stage gives the loop."""
 
-    rate_factor: learning rate of a parameter, by name, as a multiple of the configured one.
-    """
+    verb: str
+    """Its command: train-vae or train-dit."""
+    trainables: dict[str, nn.Parameter]
+    """By published name."""
+    loss: Callable[[list[int]], dict[str, Tensor]]
+    """Named scalars of the samples at these positions, always the same names; `total` is minimised."""
+    save: Callable[[int], list[Path]]
+    """Writes the stage's own files for an epoch (from 0) and returns them."""
+    validate: Callable[[int], dict[str, float]] | None = None
+    """Given the finished step: named numbers on fixed samples; previews are written here too. `total`, where there is one, ranks."""
+    save_best: Callable[[], list[Path]] | None = None
+    """Writes the stage's own files under their name for the best; called when `total` of `validate` is the lowest so far."""
+    num_clips: int
+    """Clips in the training set; an epoch is a pass over them."""
+    data_fingerprint: str
+    """Equal when every position gives the same sample: a resumed run must have the same."""
+    device: torch.device
+    rate_factor: Callable[[str], float] = field(default=lambda name: 1.0)
+    """Learning rate of a parameter, by name, as a multiple of the configured one."""
+
+
+def fit(config: TrainConfig, *, stage: Stage) -> list[Path]:
+    """Train until the configured end or a stop signal; returns the files that the stage's last `save` wrote."""
     _one_process()
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    factors = sorted({rate_factor(name) for name in trainables})
-    groups = [{"params": [p for name, p in trainables.items() if rate_factor(name) == f], "factor": f} for f in factors]
+    accelerator = Accelerator(cpu=stage.device.type == "cpu", mixed_precision="no")
+    factors = sorted({stage.rate_factor(name) for name in stage.trainables})
+    groups = [{"params": [p for name, p in stage.trainables.items() if stage.rate_factor(name) == f], "factor": f} for f in factors]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    state = TrainState(trainables=trainables, optimiser=optimiser)
-    epoch_length, total = steps_per_epoch(config, num_clips=num_clips), total_steps(config, num_clips=num_clips)
-    identity = {**_shaping(config, total=total), "num_clips": num_clips, "data": data_fingerprint}
+    state = TrainState(trainables=stage.trainables, optimiser=optimiser)
+    epoch_length, total = steps_per_epoch(config, num_clips=stage.num_clips), total_steps(config, num_clips=stage.num_clips)
+    identity = {**_shaping(config, total=total), "num_clips": stage.num_clips, "data": stage.data_fingerprint}
     first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
     if not config.resume:
         require_no_states(config.output_path)
-    written = save((total - 1) // epoch_length) if first >= total else []
+    written = stage.save((total - 1) // epoch_length) if first >= total else []
     with _stop_requested() as stopped, progress("training", total=total, done=first) as advance:
         for step in range(first, total):
-            values = _optimiser_step(config, accelerator, state, loss, step=step, total=total)
+            values = _optimiser_step(config, accelerator, state, stage.loss, step=step, total=total)
             _append_metrics(config.output_path, {"step": step + 1, **values})
             advance(loss=values["total"])
             finished = step + 1
+            _validate(config, stage, state, step=finished, total=total)
             if finished % (epoch_length * config.save_every_epochs) == 0 or finished == total or stopped():
-                written = save((finished - 1) // epoch_length)
+                written = stage.save((finished - 1) // epoch_length)
             if finished % config.save_every_steps == 0 or finished == total or stopped():
                 save_state(config.output_path, state, step=finished, identity=identity)
             if stopped() and finished < total:
                 log.warning("stopped after step %d of %d; continue with --resume latest", finished, total)
                 break
     return written
+
+
+def _validate(config: TrainConfig, stage: Stage, state: TrainState, *, step: int, total: int) -> None:
+    """Every `validate_every_steps` and at the end: log the stage's validation, and keep its files when they are the best so far."""
+    every = config.validate_every_steps
+    if stage.validate is None or every is None or (step % every and step != total):
+        return
+    values = stage.validate(step)
+    _append_metrics(config.output_path, {"step": step, **{f"validation/{name}": value for name, value in values.items()}})
+    if values.get("total", math.inf) < state.best:
+        state.best = values["total"]
+        if stage.save_best is not None:
+            stage.save_best()
 
 
 def _one_process() -> None:
@@ -114,7 +140,13 @@ def _shaping(config: TrainConfig, *, total: int) -> dict[str, object]:
 
 
 def _optimiser_step(
-    config: TrainConfig, accelerator: Accelerator, state: TrainState, loss: Loss, *, step: int, total: int
+    config: TrainConfig,
+    accelerator: Accelerator,
+    state: TrainState,
+    loss: Callable[[list[int]], dict[str, Tensor]],
+    *,
+    step: int,
+    total: int,
 ) -> dict[str, float]:
     """One optimiser step over all micro-batches; returns the mean of each term, and the gradient norm before clipping."""
     rate = learning_rate_at(config, step=step, total=total)

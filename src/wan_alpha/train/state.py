@@ -5,6 +5,7 @@ A state is a folder, OUTPUT/states/step_000500, written beside and renamed; the 
 """
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from wan_alpha.errors import CheckpointError, UsageError
 KEEP_LAST = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TrainState:
-    """What training changes: parameters by published name, and the optimiser over them."""
+    """What training changes: parameters by published name, the optimiser over them, and the lowest validation loss so far."""
 
     trainables: dict[str, nn.Parameter]
     optimiser: torch.optim.Optimizer
+    best: float = math.inf
 
 
 def save_state(output_path: Path, state: TrainState, *, step: int, identity: dict[str, object]) -> Path:
@@ -35,7 +37,7 @@ def save_state(output_path: Path, state: TrainState, *, step: int, identity: dic
     try:
         write_tensors(partial / "trainables.safetensors", {name: p.detach() for name, p in state.trainables.items()}, metadata={})
         torch.save(state.optimiser.state_dict(), partial / "optimiser.pt")
-        (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity}, indent=1))
+        (partial / "state.json").write_text(json.dumps({"step": step, "best": state.best, "identity": identity}, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
@@ -92,4 +94,5 @@ def load_state(resume: str, state: TrainState, *, output_path: Path, identity: d
         state.optimiser.load_state_dict(torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True))
     except (RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(folder / "optimiser.pt", got=str(error).splitlines()[0], do="resume from an older state") from error
+    state.best = stored.get("best", math.inf)
     return int(stored["step"])

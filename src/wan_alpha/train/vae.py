@@ -29,7 +29,7 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
 from wan_alpha.rgba import RENDER_COLOURS, from_signed, hard_render, to_signed
 from wan_alpha.run_record import now, write_run_record
-from wan_alpha.train.loop import fit
+from wan_alpha.train.loop import Stage, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +106,8 @@ def train(config: TrainVaeConfig) -> list[Path]:
         return [merge, full]
 
     decoder_factor = 1.0 if config.decoder_learning_rate is None else config.decoder_learning_rate / config.learning_rate
-    written = fit(
-        config,
+    stage = Stage(
+        verb="train-vae",
         trainables=model.trainable_parameters(mode=config.mode),
         loss=step_loss,
         save=save,
@@ -116,6 +116,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
+    written = fit(config, stage=stage)
     perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if features is not None else {}
     weights = {**loaded_weights(config, "vae"), **perceptual}
     write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
