@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wan_alpha.errors import UsageError
-from wan_alpha.rgba import over
+from wan_alpha.rgba import METRIC_COLOURS, over
 
 Picture = Float[Tensor, "3 H W"]
 Rgb = Float[Tensor, "3 T H W"]
 Alpha = Float[Tensor, "1 T H W"]
-Panel = Literal["checkerboard", "black", "white", "alpha"]
+Panel = Literal["checkerboard", "black", "white", "magenta", "alpha"]
 
 PANELS: tuple[Panel, ...] = ("checkerboard", "black", "white", "alpha")
 LIGHT, DARK, SQUARE = 255, 200, 8
@@ -46,12 +46,13 @@ def composite(rgb: Rgb, alpha: Alpha, picture: Picture) -> Rgb:
 
 
 def panel(rgb: Rgb, alpha: Alpha, *, kind: Panel) -> Rgb:
-    """One view of a clip: over a checkerboard, black or white, or its alpha as grey."""
+    """One view of a clip: over a checkerboard or a plain colour, or its alpha as grey."""
     if kind == "alpha":
         return alpha.clamp(0, 1).expand_as(rgb)
     height, width = rgb.shape[-2:]
-    boards = {"black": lambda: torch.zeros(3, height, width), "white": lambda: torch.ones(3, height, width)}
-    return composite(rgb, alpha, boards.get(kind, lambda: checkerboard(height, width))().to(rgb))
+    if kind == "checkerboard":
+        return composite(rgb, alpha, checkerboard(height, width).to(rgb))
+    return composite(rgb, alpha, rgb.new_tensor(METRIC_COLOURS[kind])[:, None, None].expand(3, height, width))
 
 
 def contact_sheet(clips: list[tuple[Tensor, Tensor]], *, frames: int = 3, panels: tuple[Panel, ...] = PANELS) -> Picture:

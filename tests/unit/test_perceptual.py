@@ -57,13 +57,25 @@ def test_a_file_of_the_right_hash_is_loaded(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(load_vgg16(tmp_path / "vgg.pth").features[7].weight, tensors["features.7.weight"])
 
 
-def test_offline_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_names_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_args: object, **_kwargs: object) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(CheckpointError, match=r"no network.*--perceptual none.*--perceptual_weights PATH"):
         load_vgg16()
+
+
+def test_torch_hubs_copy_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.hub checks what it downloads, but not what lies there already."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(torchvision_like(), vgg16_file())
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth: got sha256 .*--perceptual none"):
+        load_vgg16()
+    monkeypatch.setattr(perceptual, "VGG16_HASH", perceptual.sha256(vgg16_file())[:8])
+    assert load_vgg16().features[0].weight.shape == (4, 3, 3, 3)
 
 
 def test_the_file_behind_the_features(tmp_path, monkeypatch):

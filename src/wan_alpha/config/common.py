@@ -13,8 +13,9 @@ AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
     "validate_every_steps": 1,
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
+    **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), 1),
     **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
-    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout"), 0.0),
+    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
     "max_scale": 1.0,
 }

@@ -57,6 +57,20 @@ class TrainVaeConfig(TrainConfig):
     """Width of the merge block; default: feature width (feature layout), 12 x z (latent layout)."""
     max_scale: float = 2.0
     """Training clips are enlarged by a random factor up to this before the random crop."""
+    buckets: Literal["none", "aspect", "aspect+length"] = "none"
+    """Every clip at the configured size, or at the legal shape nearest its own within that area (and length); batches never mix."""
+    validation_base_path: Path | None = None
+    """Prepared dataset to validate on, every --validate_every_steps, always with the same crops and colours."""
+    validation_clips: int | None = None
+    """Only the first N clips of it; without --validation_base_path the dataset's first N clips, which are then held out of training."""
+    bidirectional: Literal["none", "ours", "reference"] = "none"
+    """v2's loss through a frozen transformer that judges the latents; reference is the released form, whose negative half is dead."""
+    bidirectional_weight: float = 0.1
+    """Weight of the bidirectional loss in the total."""
+    judge_model: str | None = None
+    """Base model whose transformer judges: 'tiny', a folder, or a hub id, as --model; default: the base itself."""
+    max_sequence_length: int = 512
+    """Text tokens of the judge's empty prompt."""
     decoder_lora_rank: int = 128
     """Rank of a new decoder LoRA; a loaded one keeps its own."""
     decoder_learning_rate: float | None = None

@@ -3,7 +3,6 @@
 Resampling happens in premultiplied float32: in straight colour the hidden colour of transparent pixels bleeds into edges.
 """
 
-import logging
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wan_alpha.data.manifest import ClipEntry
+from wan_alpha.data.panning import pan_path
+from wan_alpha.data.survey import survey_clips
 from wan_alpha.errors import DatasetError, MediaError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import count_frames, read_clip
-
-log = logging.getLogger(__name__)
 
 Crop = Literal["random", "centre"]
 # Below half a level of 8-bit alpha the premultiplied colour says nothing about the straight one.
@@ -55,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random changes of a training clip."""
+    """Random changes of a training clip. A still (a clip of one frame) becomes a panned clip besides (data/panning.py)."""
 
     flip: float = 0.5
     """Probability of a left-right mirror."""
@@ -75,18 +74,22 @@ class ClipDataset(Dataset):
         self,
         entries: Sequence[ClipEntry],
         *,
-        size: ClipSize,
+        size: ClipSize | Sequence[ClipSize],
         seed: int = 0,
         crop: Crop = "random",
         augment: Augment | None = None,
         repeat: int = 1,
         cache_bytes: int = 1 << 30,
     ) -> None:
-        """REPEAT counts each entry that often in one epoch; CACHE_BYTES bounds the decoded clips kept in memory (per worker)."""
+        """SIZE is one for all or one per entry (buckets). REPEAT counts each entry that often in one epoch; CACHE_BYTES bounds the
+        decoded clips kept in memory (per worker)."""
         if not entries:
             raise DatasetError("dataset", got="no clips", expected="at least one", do="run wan-alpha prepare")
         self.entries = tuple(entries)
-        self.size, self.seed, self.crop, self.augment, self.repeat = size, seed, crop, augment, repeat
+        self.sizes = (size,) * len(entries) if isinstance(size, ClipSize) else tuple(size)
+        if len(self.sizes) != len(self.entries):
+            raise DatasetError("dataset", got=f"{len(self.sizes)} sizes for {len(self.entries)} clips", expected="one size per clip")
+        self.seed, self.crop, self.augment, self.repeat = seed, crop, augment, repeat
         self._cache = _ClipCache(cache_bytes)
 
     def __len__(self) -> int:
@@ -98,14 +101,19 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(index)
-        rng = np.random.default_rng((self.seed, index))
-        entry = self.entries[index % len(self.entries)]
+        return self.sample(index % len(self.entries), draw=index)
+
+    def sample(self, i: int, *, draw: int) -> Sample:
+        """Entry i; everything random about it follows from (seed, draw)."""
+        rng = np.random.default_rng((self.seed, draw))
+        entry, size = self.entries[i], self.sizes[i]
         total = self._cache.num_frames(entry)
-        start = int(rng.integers(0, max(total - self.size.num_frames, 0) + 1)) if self.crop == "random" else 0
-        original = min(total, self.size.num_frames)
+        start = int(rng.integers(0, max(total - size.num_frames, 0) + 1)) if self.crop == "random" else 0
+        original = min(total, size.num_frames)
         clip = self._cache.window(entry, start=start, count=original)
-        rgb, alpha = fit(*to_tensors(clip), size=self.size, crop=self.crop, augment=self.augment, rng=rng)
-        order = torch.tensor(back_and_forth(original, num_frames=self.size.num_frames))
+        rgb, alpha = fit(*to_tensors(clip), size=size, crop=self.crop, augment=self.augment, rng=rng)
+        original = rgb.shape[1]
+        order = torch.tensor(back_and_forth(original, num_frames=size.num_frames))
         return Sample(
             rgb=rgb[:, order], alpha=alpha[:, order], prompt=entry.prompt, name=entry.name, original_frames=original, fps=clip.fps
         )
@@ -123,23 +131,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def usable_entries(entries: Sequence[ClipEntry], *, on_bad_sample: Literal["error", "skip"]) -> tuple[list[ClipEntry], list[str]]:
-    """Read every clip once: the entries that work, and one line for each that does not ("error" raises the first of them)."""
-    good, skipped = [], []
-    for entry in entries:
-        try:
-            read_clip(rgba=entry.rgba, rgb=entry.rgb, alpha=entry.alpha)
-        except MediaError as error:
-            if on_bad_sample == "error":
-                raise
-            log.warning("skipped %s: %s", entry.name, error)
-            skipped.append(f"{entry.name}: {error}")
-        else:
-            good.append(entry)
-    if not good:
-        raise DatasetError(
-            "dataset", got=f"{len(skipped)} clips, none of them readable", expected="at least one", do="; ".join(skipped[:1])
-        )
-    return good, skipped
+    """`survey_clips` without the shapes: the entries that work, and one line for each that does not."""
+    survey = survey_clips(entries, on_bad_sample=on_bad_sample)
+    return survey.entries, list(survey.skipped)
 
 
 def back_and_forth(count: int, *, num_frames: int) -> list[int]:
@@ -166,8 +160,9 @@ def fit(
     crop: Crop,
     augment: Augment | None,
     rng: np.random.Generator,
-) -> tuple[Float[Tensor, "3 T h w"], Float[Tensor, "1 T h w"]]:
-    """Scale so that both sides cover the target, then crop. A clip of the target's size comes back untouched."""
+) -> tuple[Float[Tensor, "3 t h w"], Float[Tensor, "1 t h w"]]:
+    """Scale so that both sides cover the target, then crop. A clip of the target's size comes back untouched; a still comes back as
+    a panned clip of the target's length where clips are augmented, as one frame elsewhere."""
     height, width = rgb.shape[-2:]
     zoom = float(rng.uniform(1, augment.max_scale)) if augment else 1.0
     mirror = bool(augment and rng.random() < augment.flip)
@@ -176,9 +171,18 @@ def fit(
     if scaled != (height, width):
         rgb, alpha = resize(rgb, alpha, height=scaled[0], width=scaled[1])
     room = scaled[0] - size.height, scaled[1] - size.width
-    top, left = (int(rng.integers(0, space + 1)) if crop == "random" else space // 2 for space in room)
-    rgb, alpha = (x[..., top : top + size.height, left : left + size.width] for x in (rgb, alpha))
+    if augment and crop == "random" and rgb.shape[1] == 1:
+        path = pan_path(room=room, num_frames=size.num_frames, rng=rng)
+        rgb, alpha = (torch.cat([_window(x, at, size) for at in path], dim=1) for x in (rgb, alpha))
+    else:
+        corner = [int(rng.integers(0, space + 1)) if crop == "random" else space // 2 for space in room]
+        rgb, alpha = (_window(x, (corner[0], corner[1]), size) for x in (rgb, alpha))
     return (rgb.flip(-1), alpha.flip(-1)) if mirror else (rgb, alpha)
+
+
+def _window(x: Tensor, at: tuple[int, int], size: ClipSize) -> Tensor:
+    top, left = at
+    return x[..., top : top + size.height, left : left + size.width]
 
 
 def resize(

@@ -5,7 +5,6 @@ Input is (N, 3, H, W) in [0, 1]; as in the published training, ImageNet's mean a
 
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from jaxtyping import Float
@@ -59,16 +58,17 @@ def vgg16_from_tensors(tensors: Mapping[str, Tensor], *, what: object = "VGG16 w
 
 
 def load_vgg16(path: Path | None = None) -> VGG16Features:
-    """torchvision's vgg16-397923af.pth, from `path` or from torch.hub's folder (downloaded when missing); checked by hash.
+    """torchvision's vgg16-397923af.pth, from `path` or from torch.hub's folder (downloaded when missing); checked by hash each time.
 
     Raises CheckpointError for a file of another hash, and when it must be downloaded but cannot be.
     """
-    if path is None:
-        return vgg16_from_tensors(_from_hub(), what="VGG16 from torch.hub")
-    found = sha256(path)
+    file = vgg16_file(path)
+    if path is None and not file.is_file():
+        _download(file)
+    found = sha256(file)
     if not found.startswith(VGG16_HASH):
-        raise CheckpointError(path, got=f"sha256 {found[:8]}...", expected=f"{VGG16_HASH}... (torchvision's file)", do=_ADVICE)
-    return vgg16_from_tensors(read_tensors(path), what=path)
+        raise CheckpointError(file, got=f"sha256 {found[:8]}...", expected=f"{VGG16_HASH}... (torchvision's file)", do=_ADVICE)
+    return vgg16_from_tensors(read_tensors(file), what=file)
 
 
 def vgg16_file(path: Path | None = None) -> Path:
@@ -76,8 +76,9 @@ def vgg16_file(path: Path | None = None) -> Path:
     return path or Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
 
 
-def _from_hub() -> dict[str, Tensor]:
+def _download(file: Path) -> None:
     try:
-        return torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise CheckpointError("VGG16", got=f"no download ({error})", expected="vgg16-397923af.pth", do=_ADVICE) from error
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(VGG16_URL, str(file), hash_prefix=VGG16_HASH, progress=False)
+    except (OSError, RuntimeError) as error:  # no network, no space, or what came has another hash
+        raise CheckpointError("VGG16", got=f"no download ({error})", expected=file.name, do=_ADVICE) from error

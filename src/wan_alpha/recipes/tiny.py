@@ -52,6 +52,7 @@ def tiny() -> Recipe:
             feature_merge_checkpoint=STAGE1,
             output_path=OUTPUT / "vae",
             **DATA,
+            **TEXT,
         ),
         cache=CacheConfig(feature_merge_checkpoint=STAGE1, output_path=OUTPUT / "cache", **DATA, **TEXT),
         train_dit=TrainDitConfig(

@@ -1,7 +1,7 @@
 """Stage 1: the merge block, and with it the LoRA of both decoders, learn to put a matte into Wan's latent and to read it back.
 
 Start reading at `loss`: z = M(E(R^h(rgb, alpha, c0)), E(alpha)), decoded to rgb^ and alpha^, compared as hard render, soft render
-and alpha (paper, Eq. 3-13).
+and alpha (paper, Eq. 3-13), and judged by a frozen diffusion transformer (v3).
 """
 
 from collections.abc import Callable
@@ -15,66 +15,49 @@ from torch import Tensor
 
 from wan_alpha.checkpoints.stage1 import write_merge, write_stage1
 from wan_alpha.config import TrainVaeConfig
-from wan_alpha.data.clips import Augment, ClipDataset, Sample, collate, usable_entries
-from wan_alpha.data.draws import generator_at, index_at
-from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
-from wan_alpha.geometry import ClipSize
 from wan_alpha.models.load import load_vae, resolve_base
 from wan_alpha.models.perceptual import load_vgg16, vgg16_file
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
-from wan_alpha.rgba import RENDER_COLOURS, from_signed, hard_render, to_signed
+from wan_alpha.rgba import from_signed, hard_render, to_signed
 from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.judge import Judge, bidirectional_term, judge_weights, load_judge
 from wan_alpha.train.loop import Stage, fit
+from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch
+from wan_alpha.train.validation import validate_vae
 
 
 @dataclass(frozen=True, kw_only=True)
-class RgbaBatch:
-    """One batch on its device: straight clips in [0, 1], and per sample the background colours of encoder input, hard and soft loss."""
+class VaeObjective:
+    """What a batch is measured by: the reconstruction terms, with VGG16 or without, and the judge or none."""
 
-    rgb: Float[Tensor, "B 3 T H W"]
-    alpha: Float[Tensor, "B 1 T H W"]
-    input_colour: Float[Tensor, "B 3"]
-    hard_colour: Float[Tensor, "B 3"]
-    soft_colour: Float[Tensor, "B 3"]
+    reconstruction: ReconstructionSettings
+    perceptual_features: Callable[[Tensor], Tensor] | None
+    judge: Judge | None
 
 
-def loss(
-    model: RGBAlphaVAE,
-    batch: RgbaBatch,
-    *,
-    perceptual_features: Callable[[Tensor], Tensor] | None,
-    settings: ReconstructionSettings,
-) -> dict[str, Float[Tensor, ""]]:
-    """L_vae and its terms (Eq. 7-13) for one batch, compared in float32 whatever autocast makes of the networks."""
+def loss(model: RGBAlphaVAE, batch: RgbaBatch, *, objective: VaeObjective) -> dict[str, Float[Tensor, ""]]:
+    """L_vae and its terms (Eq. 7-13 and v3) for one batch, compared in float32 whatever autocast makes of the networks."""
+    settings, judge = objective.reconstruction, objective.judge
     rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=settings.hard_threshold)
     latents = model.encode(to_signed(rendered), to_signed(batch.alpha))
     rgb, alpha = model.decode_raw(latents)
-    return rgba_reconstruction_loss(
+    terms = rgba_reconstruction_loss(
         (from_signed(rgb.float()), from_signed(alpha.float())),
         (batch.rgb, batch.alpha),
         hard_colour=batch.hard_colour,
         soft_colour=batch.soft_colour,
-        perceptual_features=perceptual_features,
+        perceptual_features=objective.perceptual_features,
         settings=settings,
     )
-
-
-def sample_at(dataset: ClipDataset, position: int, *, seed: int) -> tuple[Sample, Float[Tensor, "3 3"]]:
-    """The clip and the three background colours at a position; every epoch walks the clips in a new order, with new windows and crops."""
-    count = len(dataset.entries)
-    colours = RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (3,), generator=generator_at(seed, position))]
-    return dataset[position // count * count + index_at(seed, position, count=count)], colours
-
-
-def to_batch(samples: list[tuple[Sample, Tensor]], *, device: torch.device) -> RgbaBatch:
-    clips = collate([sample for sample, _ in samples])
-    on_input, hard, soft = torch.stack([colours for _, colours in samples]).to(device).unbind(dim=1)
-    return RgbaBatch(rgb=clips.rgb.to(device), alpha=clips.alpha.to(device), input_colour=on_input, hard_colour=hard, soft_colour=soft)
+    if judge is None:
+        return terms
+    judged = bidirectional_term(judge, model, latents, alpha=batch.alpha, noise=batch.judge_noise, sigma=batch.judge_sigma)
+    return {**terms, "bidirectional": judged, "total": terms["total"] + judge.weight * judged}
 
 
 def train(config: TrainVaeConfig) -> list[Path]:
@@ -83,44 +66,50 @@ def train(config: TrainVaeConfig) -> list[Path]:
     The first is the merge block alone (the seed's file), the second everything: merge block and decoder LoRA.
     """
     started, device = now(), choose_device(config.device)
-    settings = ReconstructionSettings(
-        hard_threshold=config.hard_threshold, edge_kernel=config.edge_kernel, edge_padding=config.edge_padding
-    )
-    features = load_vgg16(config.perceptual_weights).to(device) if config.perceptual == "vgg16" else None
-    entries, _ = usable_entries(read_manifest(config.dataset_base_path, config.dataset_metadata_path), on_bad_sample=config.on_bad_sample)
-    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    dataset = ClipDataset(entries, size=size, seed=config.seed, augment=Augment(flip=0.5, max_scale=config.max_scale))
-    stream = PositionStream(partial(sample_at, dataset, seed=config.seed), num_workers=config.num_workers)
+    clips, held_out = rgba_clips(config)
     model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
+    objective = build_objective(config, z_dim=model.z_dim, device=device)
+    stream = PositionStream(partial(sample_at, clips, config=config, z_dim=model.z_dim), num_workers=config.num_workers)
 
-    def step_loss(positions: list[int]) -> dict[str, Tensor]:
-        batch = to_batch(stream.take(positions), device=device)
+    def batch_loss(batch: RgbaBatch) -> dict[str, Tensor]:
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-            return loss(model, batch, perceptual_features=features, settings=settings)
+            return loss(model, batch, objective=objective)
 
-    def save(epoch: int) -> list[Path]:
-        parts, metadata = model.stage1_tensors(), {"stage": "1", "layout": model.merge_block.layout, "epoch": str(epoch)}
-        merge, full = (config.output_path / f"{kind}_epoch_{epoch}.safetensors" for kind in ("feature_merge", "stage1"))
-        write_merge(merge, parts, metadata=metadata)
-        write_stage1(full, parts, metadata=metadata)
+    def save(name: str, metadata: dict[str, str]) -> list[Path]:
+        parts = model.stage1_tensors()
+        merge, full = (config.output_path / f"{kind}_{name}.safetensors" for kind in ("feature_merge", "stage1"))
+        for path, write in ((merge, write_merge), (full, write_stage1)):
+            write(path, parts, metadata={"stage": "1", "layout": model.merge_block.layout, **metadata})
         return [merge, full]
 
     decoder_factor = 1.0 if config.decoder_learning_rate is None else config.decoder_learning_rate / config.learning_rate
     stage = Stage(
         verb="train-vae",
         trainables=model.trainable_parameters(mode=config.mode),
-        loss=step_loss,
-        save=save,
-        num_clips=len(entries),
-        data_fingerprint=" ".join(entry.name for entry in entries),
+        loss=lambda positions: batch_loss(to_batch(stream.take(positions), device=device)),
+        save=lambda epoch: save(f"epoch_{epoch}", {"epoch": str(epoch)}),
+        validate=validate_vae(config, model, held_out, loss=batch_loss, device=device),
+        save_best=lambda: save("best", {"epoch": "best"}),
+        num_clips=len(clips.order),
+        data_fingerprint=clips.fingerprint,
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
     written = fit(config, stage=stage)
-    perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if features is not None else {}
-    weights = {**loaded_weights(config, "vae"), **perceptual}
+    perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if config.perceptual == "vgg16" else {}
+    weights = {**loaded_weights(config, "vae"), **perceptual, **judge_weights(config)}
     write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
     return written
+
+
+def build_objective(config: TrainVaeConfig, *, z_dim: int, device: torch.device) -> VaeObjective:
+    """The configured terms, with their networks on the device."""
+    settings = ReconstructionSettings(
+        hard_threshold=config.hard_threshold, edge_kernel=config.edge_kernel, edge_padding=config.edge_padding
+    )
+    features = load_vgg16(config.perceptual_weights).to(device) if config.perceptual == "vgg16" else None
+    judge = load_judge(config, z_dim=z_dim, device=device)
+    return VaeObjective(reconstruction=settings, perceptual_features=features, judge=judge)
 
 
 def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
