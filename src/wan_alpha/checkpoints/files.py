@@ -39,6 +39,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     raise CheckpointError(path, got=f"suffix {path.suffix!r}", expected=f".safetensors or {', '.join(TORCH_SUFFIXES)}")
 
 
+def read_tensor(path: Path, key: str, *, row: int) -> Tensor:
+    """One row of one tensor of a safetensors file; nothing else is read. Raises CheckpointError as `read_tensors` does."""
+    path = existing_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(key)[row]
+    except (SafetensorError, OSError, ValueError, IndexError) as error:
+        raise _unreadable(path, error) from error
+
+
 def read_many(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The tensors of all shards together. A key in two shards is an error."""
     tensors: dict[str, Tensor] = {}

@@ -91,6 +91,10 @@ class CacheConfig(RunConfig, BaseModelConfig, DatasetConfig):
 
     draws: int = 4
     """Background colours drawn per clip; each gives one latent."""
+    buckets: Literal["none", "aspect", "aspect+length"] = "none"
+    """Sizes: all clips at HEIGHT x WIDTH x NUM_FRAMES, or each near its own aspect (and length) within that area and length."""
+    clips_per_shard: int = 8
+    """Clips in one file; an interrupted run goes on with the first unfinished file."""
     max_sequence_length: int = 512
     """Text tokens; stored, and used by every later stage."""
 

@@ -5,6 +5,7 @@ The DiT has no text mask, so cache, training and sampling must share one `max_se
 
 import html
 import re
+from collections.abc import Iterable
 
 import ftfy
 import torch
@@ -20,16 +21,21 @@ def clean_prompt(prompt: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 
 
+def check_lengths(prompts: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, limit: int) -> None:
+    """UsageError for the first prompt of more than `limit` tokens: nothing is cut off."""
+    for text in map(clean_prompt, prompts):
+        length = len(tokenizer(text).input_ids)
+        if length > limit:
+            raise UsageError(f"prompt {text[:40]!r}", got=f"{length} tokens", expected=f"at most {limit}", do="shorten it")
+
+
 @torch.no_grad()
 def encode_prompts(
     prompts: list[str], *, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_sequence_length: int
 ) -> Float[Tensor, "B L D"]:
     """Embeddings (B, max_sequence_length, D) in float32; an over-long prompt raises UsageError rather than lose its end."""
     texts = [clean_prompt(prompt) for prompt in prompts]
-    for text in texts:
-        length = len(tokenizer(text).input_ids)
-        if length > max_sequence_length:
-            raise UsageError(f"prompt {text[:40]!r}", got=f"{length} tokens", expected=f"at most {max_sequence_length}", do="shorten it")
+    check_lengths(texts, tokenizer, limit=max_sequence_length)
     tokens = tokenizer(texts, padding="max_length", max_length=max_sequence_length, truncation=True, return_tensors="pt")
     device = encoder.get_input_embeddings().weight.device
     mask = tokens.attention_mask.to(device)

@@ -15,13 +15,14 @@ from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from wan_alpha.caching import build_cache
 from wan_alpha.checkpoints.adapter import write_adapter
 from wan_alpha.config import CacheConfig, TrainDitConfig
 from wan_alpha.data.draws import generator_at, index_at
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import choose_device, frozen_dtype
-from wan_alpha.encoding import NO_MERGE_BLOCK, build_cache, loaded_weights, merge_fingerprint
+from wan_alpha.encoding import NO_MERGE_BLOCK, loaded_weights, merge_fingerprint
 from wan_alpha.errors import CacheError
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
