@@ -172,7 +172,7 @@ def test_a_cache_follows_the_clips(road, tmp_path):
     prepare(replace(tiny.prepare, **size, synthetic=1, seed=1, output_path=tmp_path / "data"))
     cache(config)
     assert not torch.equal(before, LatentCache(tmp_path / "cache").draw(0, draw=0)[0])
-    shutil.copy(road.root / "cache" / "clips" / "00000.safetensors", tmp_path / "cache" / "clips" / "00000.safetensors")
+    shutil.copy(road.root / "cache" / "shards" / "00000.safetensors", tmp_path / "cache" / "shards" / "00000.safetensors")
     with pytest.raises(CacheError, match="of another run"):
         LatentCache(tmp_path / "cache")
 
