@@ -18,9 +18,10 @@ from wan_alpha import recipes
 from wan_alpha.checkpoints.adapter import read_adapter
 from wan_alpha.config import GenerateConfig
 from wan_alpha.data.synthetic import evaluation_scenes, transparent_caption
-from wan_alpha.generate import load_pipeline, sampling_settings, transparency_statistics
+from wan_alpha.generate import load_pipeline, sampling_settings
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.write import write_png
+from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.preview import contact_sheet
 from wan_alpha.rgba import to_uint8

@@ -6,9 +6,6 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from jaxtyping import Float
-from torch import Tensor
-
 from wan_alpha.checkpoints.adapter import Adapter, read_adapter
 from wan_alpha.checkpoints.files import read_tensors, sha256
 from wan_alpha.config import GenerateConfig
@@ -19,7 +16,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png, write_png_sequence
-from wan_alpha.metrics.transparency import border_leak, coverage, flicker, peak
+from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.models.load import load_text_encoder, load_transformer, resolve_base
 from wan_alpha.models.merge import merge_acceleration_lora, merge_adapter
 from wan_alpha.objectives.transparency import gaussian_from_ellipse
@@ -123,12 +120,6 @@ def load_pipeline(config: GenerateConfig, *, adapter: Adapter | None) -> WanAlph
         merge_acceleration_lora(transformer, read_tensors(config.acceleration_lora), source=str(config.acceleration_lora))
     encoder, tokenizer = load_text_encoder(source, dtype=dtype, device=device)
     return WanAlphaPipeline(transformer=transformer, text_encoder=encoder, tokenizer=tokenizer, rgba_vae=rgba_vae)
-
-
-def transparency_statistics(alpha: Float[Tensor, "1 1 T H W"]) -> dict[str, float]:
-    """Mean alpha in the outer four pixels, mean alpha, highest alpha, flicker between frames."""
-    measures = {"border_leak": border_leak, "coverage": coverage, "peak": peak, "flicker": flicker}
-    return {name: float(measure(alpha)[0]) for name, measure in measures.items()}
 
 
 def _write(

@@ -48,6 +48,11 @@ class ClipSize:
         return self.latent_frames, self.height // SPATIAL_FACTOR, self.width // SPATIAL_FACTOR
 
     @property
+    def text(self) -> str:
+        """frames x height x width, as in reports: 17x272x272."""
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
+    @property
     def num_tokens(self) -> int:
         """Length of the DiT's sequence."""
         t, h, w = self.latent_shape

@@ -14,6 +14,7 @@ from wan_alpha.cache import cache
 from wan_alpha.checkpoints.adapter import read_adapter
 from wan_alpha.checkpoints.files import read_tensors, sha256, write_tensors
 from wan_alpha.checkpoints.stage1 import read_stage1
+from wan_alpha.data.draws import BatchOrder
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.errors import CacheError, UsageError
@@ -21,8 +22,9 @@ from wan_alpha.evaluate import evaluate
 from wan_alpha.generate import generate
 from wan_alpha.media.read import read_pair, read_rgba
 from wan_alpha.prepare import prepare
-from wan_alpha.train.dit import sample_at
 from wan_alpha.train.dit import train as train_dit
+from wan_alpha.train.flow_data import sample_at
+from wan_alpha.train.latent_source import CachedLatents
 from wan_alpha.train.vae import train as train_vae
 
 
@@ -135,13 +137,14 @@ def test_stage1_resumes_to_the_same_weights(road, tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_training_sample_depends_on_its_position_alone(road, num_workers):
-    cached, config = LatentCache(road.root / "cache"), recipes.get_recipe("tiny").train_dit
-    at = partial(sample_at, cached, config=config)
+    source, config = CachedLatents(LatentCache(road.root / "cache")), recipes.get_recipe("tiny").train_dit
+    at = partial(sample_at, source, order=BatchOrder(source.sizes, batch_size=2, seed=config.seed), config=config)
     stream = PositionStream(at, num_workers=num_workers)
     taken = stream.take([4, 5]) + stream.take([6]) + stream.take([2])
     for sample, position in zip(taken, [4, 5, 6, 2], strict=True):
-        assert all(torch.equal(found, expected) for found, expected in zip(sample, at(position), strict=True))
-    assert not torch.equal(taken[0][3], taken[1][3])
+        found, expected = ((*drawn.clip, drawn.context, drawn.noise, drawn.sigma) for drawn in (sample, at(position)))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not torch.equal(taken[0].noise, taken[1].noise)
 
 
 def test_a_cache_of_another_merge_block_is_refused(road, tmp_path):

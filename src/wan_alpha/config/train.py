@@ -123,6 +123,22 @@ class TrainDitConfig(TrainConfig):
     """Weight of the loss per noise level; bsmntw is the published bell curve."""
     gradient_checkpointing: bool = False
     """Recompute the transformer's activations in the backward pass: less memory, more time."""
+    offload_activations: bool = False
+    """Keep the inputs of checkpointed blocks in the machine's memory until the backward pass; with --gradient_checkpointing."""
+    on_the_fly: bool = False
+    """Train without a cache: clips are encoded at every step, each time with a new window and colour; needs the merge block."""
+    buckets: Literal["none", "aspect", "aspect+length"] = "none"
+    """Sizes of clips that are cached or encoded here: all at the configured size, or each near its own shape; batches never mix."""
+    validation_cache_path: Path | None = None
+    """Cache to validate on, every --validate_every_steps: the loss at fixed noise levels 0.1 ... 0.9 with fixed noise."""
+    validation_clips: int | None = None
+    """Without --validation_cache_path: hold the first N clips out of training and validate on them."""
+    preview_clips: int | None = None
+    """At each validation, generate the first N captions at fixed seeds; needs the decoders (--vae_lora_path or a Stage-1 file)."""
+    num_inference_steps: int = 20
+    """Sampling steps of previews."""
+    guidance_scale: float = 1.0
+    """Classifier-free guidance of previews; 1 skips the negative pass."""
     caption_dropout: float = 0.0
     """Share of samples trained with the empty prompt."""
     data_file_keys: str = "video"

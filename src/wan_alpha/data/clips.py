@@ -92,6 +92,11 @@ class ClipDataset(Dataset):
         self.seed, self.crop, self.augment, self.repeat = seed, crop, augment, repeat
         self._cache = _ClipCache(cache_bytes)
 
+    @property
+    def fingerprint(self) -> str:
+        """Names and sizes, in order: a resumed run must draw from the same clips."""
+        return " ".join(f"{entry.name}:{size.text}" for entry, size in zip(self.entries, self.sizes, strict=True))
+
     def __len__(self) -> int:
         return len(self.entries) * self.repeat
 

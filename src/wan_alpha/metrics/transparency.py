@@ -50,6 +50,12 @@ def flicker(alpha: Alpha) -> PerClip:
     return (alpha[:, :, 2:] - 2 * alpha[:, :, 1:-1] + alpha[:, :, :-2]).abs().mean(dim=(1, 2, 3, 4))
 
 
+def transparency_statistics(alpha: Float[Tensor, "1 1 T H W"]) -> dict[str, float]:
+    """Of one generated clip: mean alpha in the outer four pixels, mean alpha, highest alpha, flicker between frames."""
+    measures = {"border_leak": border_leak, "coverage": coverage, "peak": peak, "flicker": flicker}
+    return {name: float(measure(alpha)[0]) for name, measure in measures.items()}
+
+
 def _mean_where(x: Tensor, weight: Tensor) -> Tensor:
     dims = (1, 2, 3, 4)
     return (x * weight).sum(dim=dims) / weight.sum(dim=dims).clamp(min=1)

@@ -29,12 +29,6 @@ class ClipStream:
     def sample_at(self, position: int) -> Sample:
         return self.dataset.sample(self.order.index_at(position), draw=position)
 
-    @property
-    def fingerprint(self) -> str:
-        """Names and sizes, in order: a resumed run must draw from the same clips."""
-        named = zip(self.dataset.entries, self.dataset.sizes, strict=True)
-        return " ".join(f"{entry.name}:{_text(size)}" for entry, size in named)
-
 
 def clip_stream(
     survey: Survey,
@@ -64,7 +58,7 @@ def bucket_sizes(survey: Survey, *, budget: ClipSize, by: Buckets, stills: Liter
 def write_clip_report(folder: Path, survey: Survey, stream: ClipStream, *, held_out: tuple[str, ...] = ()) -> Path:
     """FOLDER/clips.json: every clip with its own shape and its bucket (frames, height, width), what is held out, and every clip that
     was skipped with its reason. Nothing is dropped without a line here."""
-    sizes = [_text(size) for size in stream.dataset.sizes]
+    sizes = [size.text for size in stream.dataset.sizes]
     clips = [{"name": clip.entry.name, "shape": list(clip.shape), "bucket": size} for clip, size in zip(survey.clips, sizes, strict=True)]
     buckets = dict(sorted(Counter(sizes).items()))
     log.info("%d clips, frames x height x width: %s", len(clips), ", ".join(f"{count} at {size}" for size, count in buckets.items()))
@@ -73,7 +67,3 @@ def write_clip_report(folder: Path, survey: Survey, stream: ClipStream, *, held_
     with beside(path) as partial:
         partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
-
-
-def _text(size: ClipSize) -> str:
-    return f"{size.num_frames}x{size.height}x{size.width}"

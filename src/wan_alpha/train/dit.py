@@ -4,8 +4,8 @@ Start reading at `loss`. x_sigma = (1 - sigma) x0 + sigma n', v = n' - x0, L = w
 noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (v3; mu = 0 is v1).
 """
 
-import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,35 +14,26 @@ import torch
 from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import save_on_cpu
 
-from wan_alpha.caching import build_cache
 from wan_alpha.checkpoints.adapter import write_adapter
-from wan_alpha.config import CacheConfig, TrainDitConfig
-from wan_alpha.data.draws import generator_at, index_at
-from wan_alpha.data.latents import LatentCache
+from wan_alpha.config import TrainDitConfig
+from wan_alpha.data.draws import BatchOrder
 from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import choose_device, frozen_dtype
-from wan_alpha.encoding import NO_MERGE_BLOCK, loaded_weights, merge_fingerprint
-from wan_alpha.errors import CacheError
+from wan_alpha.encoding import loaded_weights
+from wan_alpha.errors import UsageError
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
-from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, sample_sigmas, shift_noise, velocity
+from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.flow_data import FlowBatch, sample_at, to_batch
+from wan_alpha.train.latent_data import LatentData, latent_data
+from wan_alpha.train.latent_source import LatentSource
 from wan_alpha.train.loop import Stage, fit
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowBatch:
-    """One batch on its device: normalised latents, the subject's ellipse, text, standard normal noise and noise levels."""
-
-    x0: Float[Tensor, "B c t h w"]
-    gaussian: Float[Tensor, "B 1 t h w"]
-    context: Float[Tensor, "B L D"]
-    noise: Float[Tensor, "B c t h w"]
-    sigma: Float[Tensor, " B"]
+from wan_alpha.train.previews import preview_path, sample_clip, write_samples
+from wan_alpha.train.validation import validate_dit
 
 
 def loss(
@@ -56,99 +47,94 @@ def loss(
     return {"total": flow_loss(prediction, velocity(batch.x0, noise), weight).mean()}
 
 
-def sample_at(cache: LatentCache, position: int, *, config: TrainDitConfig) -> tuple[Tensor, ...]:
-    """x0, gaussian, context, noise and sigma at a position: clip, draw, empty prompt or not, level and noise follow from the seed."""
-    generator = generator_at(config.seed, position)
-    clip = index_at(config.seed, position, count=len(cache))
-    draw = int(torch.randint(cache.index.draws, (), generator=generator))
-    dropped = float(torch.rand((), generator=generator)) < config.caption_dropout
-    sigma = sample_sigmas(1, density=config.sigma_density, shift=config.sigma_shift, generator=generator)[0]
-    latents, gaussian = cache.draw(clip, draw=draw)
-    noise = torch.randn(latents.shape, generator=generator)
-    context = cache.context("" if dropped else cache.index.prompts[clip])
-    return latents, gaussian[None], context, noise, sigma
-
-
-def to_batch(samples: list[tuple[Tensor, ...]], *, device: torch.device) -> FlowBatch:
-    x0, gaussian, context, noise, sigma = (torch.stack(column).to(device) for column in zip(*samples, strict=True))
-    return FlowBatch(x0=x0, gaussian=gaussian, context=context, noise=noise, sigma=sigma)
-
-
 def train(config: TrainDitConfig) -> list[Path]:
     """Train and write OUTPUT/epoch-N.safetensors (N from 0), in the published key layout; returns the last files written."""
     started, device = now(), choose_device(config.device)
-    source = resolve_base(config)
-    cache = LatentCache(_cache_folder(config))
-    _check_cache(cache, config)
-    transformer = load_transformer(source, dtype=frozen_dtype(config.precision, device=device), device=device)
-    if transformer.config.in_channels != (channels := cache.draw(0, draw=0)[0].shape[0]):
-        raise CacheError(
-            cache.folder, got=f"{channels} latent channels", expected=transformer.config.in_channels, do="cache with this base model"
-        )
-    inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
-    trainables = {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
-    if config.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+    transformer = build_transformer(config, device=device)
+    data = latent_data(config, transformer, device=device)
+    order = BatchOrder(data.training.sizes, batch_size=config.batch_size, seed=config.seed)
+    stream = PositionStream(partial(sample_at, data.training, order=order, config=config), num_workers=config.num_workers)
 
-    stream = PositionStream(partial(sample_at, cache, config=config), num_workers=config.num_workers)
+    def batch_loss(batch: FlowBatch) -> dict[str, Tensor]:
+        with activations_on_cpu(config, device=device):
+            return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting, sigma_shift=config.sigma_shift)
 
-    def step_loss(positions: list[int]) -> dict[str, Tensor]:
-        batch = to_batch(stream.take(positions), device=device)
-        return loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting, sigma_shift=config.sigma_shift)
-
-    def save(epoch: int) -> list[Path]:
-        path = config.output_path / f"epoch-{epoch}.safetensors"
+    def save(name: str) -> list[Path]:
+        path = config.output_path / f"{name}.safetensors"
         tensors = {key.removeprefix(config.remove_prefix_in_ckpt or ""): tensor for key, tensor in adapter_state(transformer).items()}
-        write_adapter(path, tensors, metadata=_metadata(config, cache))
+        write_adapter(path, tensors, metadata=_metadata(config, data.training))
         return [path]
 
     stage = Stage(
         verb="train-dit",
-        trainables=trainables,
-        loss=step_loss,
-        save=save,
-        num_clips=len(cache),
-        data_fingerprint=cache.index.fingerprint,
+        trainables={name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad},
+        loss=lambda positions: batch_loss(to_batch(stream.take(positions), encode=data.encode, device=device)),
+        save=lambda epoch: save(f"epoch-{epoch}"),
+        validate=validation(config, transformer, data, loss=batch_loss, device=device),
+        save_best=lambda: save("best"),
+        num_clips=len(order),
+        data_fingerprint=data.training.fingerprint,
         device=device,
     )
     written = fit(config, stage=stage)
-    weights = {**loaded_weights(config, "transformer"), "cache": cache.folder / "index.json"}
-    write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, extra=asdict(cache.index), started=started)
+    weights = {**loaded_weights(config, "transformer"), **data.files}
+    write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, started=started)
     return written
 
 
-def _cache_folder(config: TrainDitConfig) -> Path:
-    """The cache to train on; without --cache_path it is made from the dataset under OUTPUT/cache."""
-    if config.cache_path is not None:
-        return config.cache_path
-    folder = config.output_path / "cache"
-    shared = {name: getattr(config, name) for name in CacheConfig.__dataclass_fields__ if hasattr(config, name)}
-    build_cache(CacheConfig(**{**shared, "output_path": folder}), key=config.data_file_keys)
-    return folder
-
-
-def _check_cache(cache: LatentCache, config: TrainDitConfig) -> None:
-    """Refuse a cache of another size, or of another merge block where the caller names the one to use."""
-    size = f"--num_frames {cache.index.num_frames} --height {cache.index.height} --width {cache.index.width}"
-    asked = f"--num_frames {config.num_frames} --height {config.height} --width {config.width}"
-    if size != asked:
-        raise CacheError(cache.folder, got=f"latents of {size}", expected=asked, do=f"say {size}, or cache again at the size you want")
-    named = config.feature_merge_checkpoint or config.vae_lora_path
-    if named is not None and merge_fingerprint(config) not in (cache.index.merge_block, NO_MERGE_BLOCK):
-        raise CacheError(
-            cache.folder,
-            got="latents of another merge block",
-            expected=named,
-            do=f"rebuild: wan-alpha cache --feature_merge_checkpoint {named} --output_path {cache.folder}",
+def build_transformer(config: TrainDitConfig, *, device: torch.device) -> WanTransformer3DModel:
+    """The frozen base with a new adapter, the only part with gradients."""
+    if config.offload_activations and not config.gradient_checkpointing:
+        raise UsageError(
+            "--offload_activations",
+            got="every activation, frozen weights among them",
+            expected="only the inputs of blocks",
+            do="add --gradient_checkpointing",
         )
+    transformer = load_transformer(resolve_base(config), dtype=frozen_dtype(config.precision, device=device), device=device)
+    inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return transformer
 
 
-def _metadata(config: TrainDitConfig, cache: LatentCache) -> dict[str, str]:
+def activations_on_cpu(config: TrainDitConfig, *, device: torch.device) -> AbstractContextManager:
+    """With --offload_activations, what the backward pass needs waits in the machine's memory: the inputs of the checkpointed blocks."""
+    return save_on_cpu(pin_memory=device.type == "cuda") if config.offload_activations else nullcontext()
+
+
+def validation(
+    config: TrainDitConfig,
+    transformer: WanTransformer3DModel,
+    data: LatentData,
+    *,
+    loss: Callable[[FlowBatch], dict[str, Tensor]],
+    device: torch.device,
+) -> Callable[[int], dict[str, float]] | None:
+    """The loss at fixed noise levels, and previews of the first captions at fixed seeds with their transparency; None without both."""
+    held_out, previewed = data.validation, data.previewed
+    if config.validate_every_steps is not None and held_out is None and data.rgba_vae is None:
+        do = "give --validation_cache_path, hold some clips out with --validation_clips, or ask for previews with --preview_clips"
+        raise UsageError("--validate_every_steps", got="nothing to validate", expected="clips or previews", do=do)
+    if held_out is None and data.rgba_vae is None:
+        return None
+
+    def validate(step: int) -> dict[str, float]:
+        values = validate_dit(held_out, loss=loss, encode=data.encode_held_out, device=device) if held_out is not None else {}
+        if data.rgba_vae is not None:
+            clips = [sample_clip(transformer, data.rgba_vae, caption, config=config, device=device) for caption in previewed]
+            values |= write_samples(preview_path(config.output_path, step), clips, previewed)
+        return values
+
+    return validate
+
+
+def _metadata(config: TrainDitConfig, source: LatentSource) -> dict[str, str]:
     """What inference must know: stored in the adapter's file."""
     return {
         "rank": str(config.dora_rank),
         "noise_shift": str(config.noise_shift),
-        "max_sequence_length": str(cache.index.max_sequence_length),
-        "cache_fingerprint": cache.index.fingerprint,
+        "max_sequence_length": str(source.max_sequence_length),
+        "cache_fingerprint": source.fingerprint,
         "base_model": config.model_id_with_origin_paths or config.model,
     }

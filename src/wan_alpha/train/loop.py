@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = {
     *("output_path", "device", "num_workers", "num_epochs", "max_steps", "save_every_steps", "save_every_epochs", "resume"),
-    *("validate_every_steps", "validation_base_path", "validation_clips"),  # what is held out is in the data's fingerprint
+    *("validate_every_steps", "validation_base_path", "validation_cache_path", "validation_clips"),  # held out: see the data's fingerprint
+    *("preview_clips", "num_inference_steps", "guidance_scale", "offload_activations"),
     *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
     *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state
 }

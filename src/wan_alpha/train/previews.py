@@ -1,21 +1,49 @@
-"""Pictures of a training under way: STEM.png, a few frames side by side, and STEM.webp, the same moving."""
+"""Pictures of a training under way: OUTPUT/previews/step_N.png, a few frames side by side, and step_N.webp, the same moving."""
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 
+from wan_alpha.config import TrainDitConfig
+from wan_alpha.geometry import ClipSize
+from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png, write_webp
+from wan_alpha.metrics.transparency import transparency_statistics
+from wan_alpha.models.denoiser import predict_velocity
+from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.objectives.flow import shift_noise
+from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.preview import Panel, contact_sheet
-from wan_alpha.rgba import to_uint8
+from wan_alpha.rgba import from_signed, to_uint8
+from wan_alpha.sampling import guided, sample, sampling_sigmas
 
 Clip = tuple[Tensor, Tensor]
 """(rgb (3, T, H, W), alpha (1, T, H, W)), straight, in [0, 1]."""
 RECONSTRUCTION_PANELS: tuple[Panel, ...] = ("checkerboard", "black", "white", "magenta", "alpha")
 FPS = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompted:
+    """A caption to preview: its seed, its embedding, and that of the empty prompt for guidance."""
+
+    prompt: str
+    seed: int
+    context: Float[Tensor, "L D"]
+    without: Float[Tensor, "L D"]
+
+
+def preview_path(output_path: Path, step: int) -> Path:
+    """OUTPUT/previews/step_N, without suffix."""
+    return output_path / "previews" / f"step_{step:06d}"
 
 
 def write_comparison(stem: Path, truths: list[Clip], predictions: list[Clip]) -> None:
@@ -24,9 +52,36 @@ def write_comparison(stem: Path, truths: list[Clip], predictions: list[Clip]) ->
     _write(stem, [clip for pair in pairs for clip in pair], panels=RECONSTRUCTION_PANELS)
 
 
-def write_samples(stem: Path, clips: list[Clip]) -> None:
-    """One row per clip on checkerboard, black, white, and its alpha."""
+def write_samples(stem: Path, clips: list[Clip], captions: list[Prompted]) -> dict[str, float]:
+    """One row per clip on checkerboard, black, white, and its alpha; STEM.json says each row's prompt, seed and transparency
+    statistics, whose means are returned as preview_border_leak, preview_coverage, preview_peak, preview_flicker."""
     _write(stem, clips, panels=("checkerboard", "black", "white", "alpha"))
+    measured = [transparency_statistics(alpha[None]) for _, alpha in clips]
+    rows = [{"prompt": c.prompt, "seed": c.seed, **values} for c, values in zip(captions, measured, strict=True)]
+    with beside(stem.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {f"preview_{name}": sum(values[name] for values in measured) / len(measured) for name in measured[0]}
+
+
+@torch.no_grad()
+def sample_clip(
+    transformer: WanTransformer3DModel, rgba_vae: RGBAlphaVAE, caption: Prompted, *, config: TrainDitConfig, device: torch.device
+) -> Clip:
+    """One clip of the configured size from the model as it is, with an ellipse in the middle of the frame."""
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    noise = torch.randn((rgba_vae.z_dim, *size.latent_shape), generator=torch.Generator().manual_seed(caption.seed))[None]
+    ellipse = gaussian_from_ellipse(centre=(0.5, 0.5), axes=(0.5, 0.5), angle=0.0, shape=size.latent_shape)
+
+    def towards(context: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, sigma: predict_velocity(transformer, x, sigma=sigma, context=context[None].to(device))
+
+    latents = sample(
+        guided(towards(caption.context), towards(caption.without), scale=config.guidance_scale),
+        shift_noise(noise, ellipse, mu=config.noise_shift).to(device),
+        sigmas=sampling_sigmas(config.num_inference_steps, shift=config.sigma_shift),
+    )
+    rgb, alpha = (from_signed(x.float()).clamp(0, 1)[0].cpu() for x in rgba_vae.decode(rgba_vae.denormalise(latents)))
+    return rgb, alpha
 
 
 def _write(stem: Path, clips: list[Clip], *, panels: tuple[Panel, ...]) -> None:

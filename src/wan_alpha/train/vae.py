@@ -91,7 +91,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
         validate=validate_vae(config, model, held_out, loss=batch_loss, device=device),
         save_best=lambda: save("best", {"epoch": "best"}),
         num_clips=len(clips.order),
-        data_fingerprint=clips.fingerprint,
+        data_fingerprint=clips.dataset.fingerprint,
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )

@@ -1,7 +1,7 @@
 """Validation of both stages: the training's own loss on fixed samples, without gradients, and pictures of what the model makes."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,10 +10,15 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.data.clips import ClipDataset
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.rgba import from_signed, hard_render, to_signed
-from wan_alpha.train.previews import Clip, write_comparison
+from wan_alpha.train.flow_data import FlowBatch
+from wan_alpha.train.flow_data import to_batch as to_flow_batch
+from wan_alpha.train.flow_data import validation_sample as flow_validation_sample
+from wan_alpha.train.latent_source import Encoder, LatentSource
+from wan_alpha.train.previews import Clip, preview_path, write_comparison
 from wan_alpha.train.rgba_data import RgbaBatch, to_batch, validation_sample
 
 PREVIEW_CLIPS = 4
+SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Validate = Callable[[int], dict[str, float]]
 
@@ -65,6 +70,17 @@ def reconstruct(model: RGBAlphaVAE, batch: RgbaBatch, *, hard_threshold: float) 
     return (batch.rgb[0].cpu(), batch.alpha[0].cpu()), (rgb, alpha)
 
 
-def preview_path(output_path: Path, step: int) -> Path:
-    """Without suffix."""
-    return output_path / "previews" / f"step_{step:06d}"
+def validate_dit(
+    source: LatentSource, *, loss: Callable[[FlowBatch], dict[str, Tensor]], encode: Encoder, device: torch.device
+) -> dict[str, float]:
+    """Stage 2's loss at fixed noise levels with fixed noise: `sigma_0.1` ... `sigma_0.9`, each the mean over the clips, and `total`,
+    the mean over the levels."""
+
+    def terms() -> Iterator[dict[str, Tensor]]:
+        for i in range(len(source.prompts)):
+            batch = to_flow_batch([flow_validation_sample(source, i, sigma=SIGMAS[0])], encode=encode, device=device)
+            levels = {f"sigma_{sigma:g}": loss(replace(batch, sigma=torch.full_like(batch.sigma, sigma)))["total"] for sigma in SIGMAS}
+            yield {**levels, "total": torch.stack(list(levels.values())).mean()}
+
+    with torch.no_grad():
+        return mean_terms(terms())
