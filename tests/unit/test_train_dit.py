@@ -84,7 +84,7 @@ def test_previews_come_with_their_transparency(trained) -> None:
 
 
 def test_a_reversed_noise_level_would_show(config) -> None:
-    """The base was trained with 1 as noise: told the opposite level, it is worse at both ends."""
+    """The base was trained with 1 as noise: near noise it is worse when told that it sees a clip."""
     transformer = load_transformer(resolve_base(config), dtype=torch.float32, device=CPU)
     _, source = hold_out(CachedLatents(LatentCache(config.cache_path)), 1)
 
@@ -105,7 +105,6 @@ def test_a_reversed_noise_level_would_show(config) -> None:
 
     wrong = validate_dit(source, loss=reversed_level, encode=stack_latents(CPU), device=CPU)
     assert wrong["sigma_0.9"] > 1.1 * right["sigma_0.9"]
-    assert wrong["sigma_0.1"] > 1.1 * right["sigma_0.1"]
 
 
 def test_validation_noise_is_the_same_at_every_level_and_of_every_clip_its_own(config) -> None:
