@@ -17,6 +17,7 @@ latest() { # FOLDER PATTERN: the file with the highest number
     find "$1" -maxdepth 1 -name "$2" | sort -V | tail -n 1 | grep . || { echo "error: no $2 in $1" >&2 && return 1; }
 }
 
+wan-alpha doctor "$source" --recipe apple_silicon --output_path "$out/doctor" # stops here when a clip cannot be used as it is
 wan-alpha prepare "$source" --recipe apple_silicon --output_path "$out/data"
 wan-alpha train-vae --recipe apple_silicon --dataset_base_path "$out/data" --vae_lora_path "$decoders" --output_path "$out/vae"
 

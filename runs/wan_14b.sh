@@ -20,6 +20,7 @@ latest() { # FOLDER PATTERN: the file with the highest number
     find "$1" -maxdepth 1 -name "$2" | sort -V | tail -n 1 | grep . || { echo "error: no $2 in $1" >&2 && return 1; }
 }
 
+wan-alpha doctor "$source" --recipe wan_14b --output_path "$out/doctor" # stops here when a clip cannot be used as it is
 wan-alpha prepare "$source" --recipe wan_14b --output_path "$out/data"
 wan-alpha train-vae --recipe wan_14b --dataset_base_path "$out/data" --output_path "$out/vae"
 

@@ -14,6 +14,7 @@ _HOMES = {
     "PrepareConfig": "wan_alpha.config",
     "TrainVaeConfig": "wan_alpha.config",
     "CacheConfig": "wan_alpha.config",
+    "DoctorConfig": "wan_alpha.config",
     "TrainDitConfig": "wan_alpha.config",
     "GenerateConfig": "wan_alpha.config",
     "ExportConfig": "wan_alpha.config",

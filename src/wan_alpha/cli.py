@@ -36,6 +36,7 @@ class Verb:
 
 
 VERBS = {
+    "doctor": Verb(config=config.DoctorConfig, function="wan_alpha.doctor:doctor", words="source"),
     "prepare": Verb(config=config.PrepareConfig, function="wan_alpha.prepare:prepare", words="source"),
     "train-vae": Verb(config=config.TrainVaeConfig, function="wan_alpha.train.vae:train"),
     "cache": Verb(config=config.CacheConfig, function="wan_alpha.cache:cache"),
@@ -50,10 +51,10 @@ SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error that names its cure, 130 when interrupted."""
+    """Run one command and return its exit code: 0, 1 for a doctor's findings, 2 for an error that names its cure, 130 when interrupted."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        lines = _dispatch(tokens)
+        lines, exit_code = _dispatch(tokens)
     except WanAlphaError as error:
         if "--debug" in tokens:
             traceback.print_exc()
@@ -67,37 +68,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPT_EXIT
-    return _print(lines)
+    return _print(lines) or exit_code
 
 
-def _dispatch(tokens: list[str]) -> list[str]:
-    """The lines that a command prints at its end."""
+def _dispatch(tokens: list[str]) -> tuple[list[str], int]:
+    """The lines that a command prints at its end, and its exit code: the result's own, where it has one, else 0."""
     name, rest = (tokens[0], tokens[1:]) if tokens else ("--help", [])
     if name in ("-h", "--help", "help"):
-        return _overview()
+        return _overview(), 0
     if name == "--version":
-        return [f"wan-alpha {__version__}"]
+        return [f"wan-alpha {__version__}"], 0
     if name == "recipes":
-        return _list_recipes(rest)
+        return _list_recipes(rest), 0
     if name not in VERBS:
         raise UsageError(f"unknown command {name!r}", do=did_you_mean(name, [*VERBS, "recipes"]))
     return _run(name, rest)
 
 
-def _run(name: str, tokens: list[str]) -> list[str]:
+def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
     verb, (options, rest) = VERBS[name], _take_options(tokens)
     if {"-h", "--help"} & set(rest):
-        return [_help(name)]
+        return [_help(name)], 0
     default = getattr(recipes.get_recipe(options.recipe), name.replace("-", "_")) if options.recipe else verb.config()
     resolved = parse_config(name, default, rest)
     _check_size(resolved)
     if options.dry_run:
-        return [json.dumps(config_as_json(resolved), indent=2, ensure_ascii=False)]
+        return [json.dumps(config_as_json(resolved), indent=2, ensure_ascii=False)], 0
     first_process = os.environ.get("RANK", "0") == "0"
     _configure_console(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
     module, function = verb.function.split(":")
     result = getattr(import_module(module), function)(resolved)
-    return list(_result_lines(result)) if first_process else []
+    return list(_result_lines(result)) if first_process else [], getattr(result, "exit_code", 0)
 
 
 def _take_options(tokens: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -194,7 +195,7 @@ def _one_line(boxed: str) -> str:
 
 def _check_size(resolved: config.RunConfig) -> None:
     """A size that no stage can use stops here, before seconds of imports."""
-    if hasattr(resolved, "num_frames"):
+    if hasattr(resolved, "num_frames") and hasattr(resolved, "height"):
         ClipSize(num_frames=resolved.num_frames, height=resolved.height, width=resolved.width)  # type: ignore[attr-defined]
 
 

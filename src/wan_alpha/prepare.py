@@ -1,230 +1,227 @@
 """prepare: any RGBA source -> XXX_rgb.mp4 + XXX_alpha.mp4 + metadata.csv + report.json, each pair read back and compared.
 
-Everything is made in OUTPUT_PATH.partial and moved when the last clip is done; an error or Ctrl-C leaves nothing behind.
+A clip is read, examined (wan_alpha.findings), repaired if asked to, brought to rate, size and length, written and verified, by itself
+and in any process. Everything is made in OUTPUT_PATH.partial and moved when the last clip is done; a killed run goes on from there.
 """
 
-import hashlib
-import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from wan_alpha import __version__
 from wan_alpha.config import PrepareConfig
-from wan_alpha.data.manifest import write_manifest
-from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
-from wan_alpha.errors import DatasetError, MediaError, UsageError, did_you_mean
+from wan_alpha.data.conform import at_rate, at_size, fixed_windows, scene_windows
+from wan_alpha.data.sources import Source, procedural_sources
+from wan_alpha.data.work import WorkFolder, key_of, work_folder
+from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, diagnosis_from, write_tables
+from wan_alpha.diagnosis import Diagnosis, captioner_of, diagnosis_of, expected_of, join_duplicates, listed_sources, read_source
+from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError
+from wan_alpha.findings.caption import caption_findings
+from wan_alpha.findings.duplicates import Signature, signature
+from wan_alpha.findings.examine import examine
+from wan_alpha.findings.finding import Finding
+from wan_alpha.findings.frame import scene_cuts
+from wan_alpha.findings.repair import ORDER, repair
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.atomic import staging
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.find import FoundClip, find_clips
-from wan_alpha.media.read import read_clip
-from wan_alpha.media.verify import verify_pair
-from wan_alpha.media.write import write_pair
+from wan_alpha.media.verify import ReadBack, verify_pair
+from wan_alpha.media.write import pair_paths, write_pair
+from wan_alpha.processes import ProcessDied, run_all
 from wan_alpha.progress import progress
-from wan_alpha.run_record import now, write_run_record
+from wan_alpha.run_record import config_as_json, now, write_run_record
 
 log = logging.getLogger(__name__)
 
-TABLE, REPORT = "metadata.csv", "report.json"
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    source: Source
+    config: PrepareConfig
+    work: WorkFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipReport:
-    """One prepared clip. Errors are on the 0..255 scale after reading the files back; colour where alpha is above 0."""
+class _Made:
+    """What became of one source: its clips, or the problem that prevented them."""
 
-    video: str
-    prompt: str
-    frames: int
-    height: int
-    width: int
-    fps: float
-    source: tuple[str, ...]
-    sha256: str
-    alpha_max_error: int
-    rgb_max_error: int
-    rgb_mean_error: float
-    alpha_min: int
-    alpha_max: int
-    almost_zero_share: float
-    """Share of alpha in 1..8: what lossy mattes make of true zeros, and what soft glows end in."""
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareReport:
-    output_path: str
-    clips: tuple[ClipReport, ...]
-    skipped: tuple[tuple[str, str], ...]
-    """(clip, why) of every clip left out with on_bad_sample = skip."""
-
-    def summary(self) -> list[str]:
-        frames = sum(clip.frames for clip in self.clips)
-        notes = [f"{clip.video}: {', '.join(clip.notes)}" for clip in self.clips if clip.notes]
-        left_out = [f"skipped {name}: {why}" for name, why in self.skipped]
-        return [
-            f"{self.output_path}: {len(self.clips)} clips, {frames} frames, alpha exact; report: {self.output_path}/{REPORT}",
-            *notes,
-            *left_out,
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    name: str
-    prompt: str
-    found: FoundClip | None = None
-    scene_seed: int = 0
-    manifest_frames: int | None = None
+    source: Source
+    clips: tuple[ClipReport, ...] = ()
+    diagnosis: Diagnosis | None = None
+    signature: Signature | None = None
+    problem: WanAlphaError | None = None
 
 
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Make the dataset. DatasetError or MediaError names the clip that cannot be used."""
-    jobs = _source_jobs(config) + _synthetic_jobs(config)
-    if not jobs:
-        raise UsageError("prepare", got="no source", expected="--source FOLDER, --synthetic N, or both")
+    sources = _sources(config)
     if config.output_path.exists() and not config.output_path.is_dir():
         raise UsageError("--output_path", got=f"the file {config.output_path}", expected="a folder")
     started = now()
-    with staging(config.output_path) as folder:
-        report = _prepare_all(jobs, config, folder)
-        write_run_record(folder, verb="prepare", config=config, weights={}, started=started)
-        _publish(folder, config.output_path)
+    with work_folder(config.output_path, on_stop=config.on_stop) as work:
+        report = _prepare_all(sources, config, work)
+        files = [path.name for clip in report.clips for path in pair_paths(work.path / clip.video)]
+        work.keep_only({*files})
+        write_tables(report, work.path)
+        write_run_record(work.path, verb="prepare", config=config, weights={}, started=started)
+        _publish(work.path, config.output_path)
     return report
 
 
-def _prepare_all(jobs: list[_Job], config: PrepareConfig, folder: Path) -> PrepareReport:
-    clips: list[ClipReport] = []
-    skipped: list[tuple[str, str]] = []
-    with progress("preparing", total=len(jobs)) as advance:
-        for job in jobs:
-            try:
-                clips.append(_prepare_one(job, config, folder))
-            except (DatasetError, MediaError) as error:
+def _sources(config: PrepareConfig) -> list[Source]:
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    if config.source is not None and config.source.resolve() == config.output_path.resolve():
+        raise UsageError("--output_path", got="the source folder", expected="another folder")
+    files = [] if config.source is None else listed_sources(config, exclude=config.output_path)
+    sources: list[Source] = [*files, *procedural_sources(config.synthetic, seed=config.seed, size=size, fps=config.fps)]
+    if not sources:
+        raise UsageError("prepare", got="no source", expected="--source FOLDER, --synthetic N, or both")
+    names = Counter(source.name.casefold() for source in sources)
+    twice = next((source for source in sources if names[source.name.casefold()] > 1), None)
+    if twice is not None:
+        raise DatasetError(twice.origin()[0], got=f"the name {twice.name!r} twice", expected="different names", do="rename the file")
+    return sources
+
+
+def _prepare_all(sources: list[Source], config: PrepareConfig, work: WorkFolder) -> PrepareReport:
+    """Order of the report is the sources' order, whichever process finishes first."""
+    tasks = [_Task(source=source, config=config, work=work) for source in sources]
+    made: dict[int, _Made] = {}
+    with progress("preparing", total=len(tasks)) as advance:
+        for index, result in run_all(_make, tasks, num_workers=config.num_workers):
+            made[index] = _died(sources[index]) if isinstance(result, ProcessDied) else result
+            problem = made[index].problem
+            if problem is not None:
                 if config.on_bad_sample == "error":
-                    raise
-                log.warning("skipped %s: %s", job.name, error)
-                skipped.append((job.name, str(error)))
+                    raise problem
+                log.warning("skipped %s: %s", sources[index].name, problem)
             advance()
+    in_order = [made[index] for index in range(len(tasks))]
+    skipped = tuple((one.source.name, str(one.problem)) for one in in_order if one.problem)
+    clips = tuple(clip for one in in_order for clip in one.clips)
     if not clips:
         raise DatasetError(config.source, got=f"{len(skipped)} clips, none of them usable", expected="at least one", do=skipped[0][1])
-    report = PrepareReport(output_path=str(config.output_path), clips=tuple(clips), skipped=tuple(skipped))
-    (folder / REPORT).write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_manifest([(clip.video, clip.prompt) for clip in clips], folder / TABLE)
-    return report
+    diagnoses = join_duplicates([(one.diagnosis, one.signature) for one in in_order if one.diagnosis])
+    return PrepareReport(output_path=str(config.output_path), clips=clips, skipped=skipped, diagnoses=tuple(diagnoses))
 
 
-def _prepare_one(job: _Job, config: PrepareConfig, folder: Path) -> ClipReport:
-    clip = _read(job, config)
-    if job.manifest_frames is not None and clip.num_frames != job.manifest_frames:
-        raise MediaError(
-            _sources(job)[0], got=f"{clip.num_frames} frames", expected=f"{job.manifest_frames} (manifest.json)", do="copy the file again"
-        )
-    rgb_path, alpha_path = write_pair(clip, folder / job.name)
-    error = verify_pair(rgb_path, alpha_path, clip)
+def _died(source: Source) -> _Made:
+    problem = MediaError(
+        source.origin()[0],
+        got="a process that ended while it worked on the clip",
+        expected="a clip that can be read in the memory there is",
+        do="check that the file plays; use fewer --num_workers",
+    )
+    return _Made(source=source, problem=problem)
+
+
+def _make(task: _Task) -> _Made:
+    try:
+        return _finished(task) or _make_now(task)
+    except (DatasetError, MediaError) as error:
+        return _Made(source=task.source, problem=error)
+
+
+def _key(task: _Task) -> str:
+    """Everything that the prepared files depend on: the source's bytes and written caption, the settings, this version."""
+    unimportant = {"output_path", "source", "num_workers", "on_bad_sample", "on_stop", "synthetic", "seed", "split", "device"}
+    settings = {name: value for name, value in config_as_json(task.config).items() if name not in unimportant}
+    return key_of(__version__, task.source.digest(), task.source.caption(), settings)
+
+
+def _finished(task: _Task) -> _Made | None:
+    """What an earlier run made of the same source with the same settings."""
+    result = task.work.finished(task.source.name, _key(task))
+    if result is None:
+        return None
+    return _Made(
+        source=task.source,
+        clips=tuple(clip_report_from(values) for values in result["clips"]),
+        diagnosis=diagnosis_from(result["diagnosis"]),
+        signature=np.frombuffer(bytes.fromhex(result["signature"]), np.uint8),
+    )
+
+
+def _make_now(task: _Task) -> _Made:
+    source, config = task.source, task.config
+    prompt = source.caption(captioner_of(config))
+    clip, findings, changes = _read(source, config)
+    reports: list[ClipReport] = []
+    files: list[Path] = []
+    for start, piece, done in _pieces(clip, config):
+        name = source.name if config.windows == "whole" else f"{source.name}_{start:05d}"
+        paths = write_pair(piece, task.work.path / name)
+        error = verify_pair(*paths, piece)
+        files += paths
+        reports.append(_report(piece, name=name, prompt=prompt, source=source, start=start, changes=(*changes, *done), error=error))
+    diagnosis = diagnosis_of(source, clip, caption=prompt, findings=[*findings, *caption_findings(prompt)])
+    looks = signature(clip.rgb, clip.alpha)
+    result = {"clips": [asdict(report) for report in reports], "diagnosis": asdict(diagnosis), "signature": looks.tobytes().hex()}
+    task.work.finish(source.name, _key(task), files=files, result=result)
+    return _Made(source=source, clips=tuple(reports), diagnosis=diagnosis, signature=looks)
+
+
+def _read(source: Source, config: PrepareConfig) -> tuple[RgbaClip, list[Finding], tuple[str, ...]]:
+    """The clip, with --fix repaired; what is still wrong with it; what was repaired."""
+    expected = expected_of(config)
+    if not config.fix:
+        clip = source.read()
+        return clip, examine(clip, expected=expected), ()
+    lengths: list[Finding] = []
+    clip = read_source(source, lengths)
+    found = [*lengths, *examine(clip, expected=expected)]
+    repairs = {finding.repair: finding for finding in found if finding.repair}
+    clip = repair(clip, repairs)
+    changes = tuple(f"{kind}: {repairs[kind].says}" for kind in ORDER if kind in repairs)
+    return clip, examine(clip, expected=expected), changes
+
+
+def _pieces(clip: RgbaClip, config: PrepareConfig) -> Iterator[tuple[int, RgbaClip, tuple[str, ...]]]:
+    """(first frame, clip, changes) after rate, size and windows."""
+    changes = []
+    if config.rate != "keep" and clip.fps != config.fps:
+        changes.append(f"rate: {clip.fps:g} to {config.fps:g} frames per second, {config.rate}")
+        clip = at_rate(clip, fps=config.fps, kind=config.rate)
+    windows = {
+        "whole": lambda: [(0, clip.num_frames)],
+        "fixed": lambda: fixed_windows(clip.num_frames, length=config.num_frames),
+        "scenes": lambda: scene_windows(clip.num_frames, cuts=scene_cuts(clip.rgb, clip.alpha)),
+    }[config.windows]()
+    if config.resize != "keep" and (clip.height, clip.width) != (config.height, config.width):
+        changes.append(f"size: {clip.width}x{clip.height} to {config.width}x{config.height}, {config.resize}")
+        clip = at_size(clip, height=config.height, width=config.width, fill=config.resize)
+    for start, end in windows:
+        window = (f"frames {start} to {end - 1} of {clip.num_frames}",) if end - start < clip.num_frames else ()
+        piece = RgbaClip(rgb=clip.rgb[start:end], alpha=clip.alpha[start:end], fps=clip.fps)
+        yield start, piece, (*changes, *window)
+
+
+def _report(clip: RgbaClip, *, name: str, prompt: str, source: Source, start: int, changes: tuple[str, ...], error: ReadBack) -> ClipReport:
     low, high = int(clip.alpha.min()), int(clip.alpha.max())
-    notes = [note for note, true in (("fully opaque", low == 255), ("fully transparent", high == 0)) if true]
+    notes = tuple(note for note, true in (("fully opaque", low == 255), ("fully transparent", high == 0)) if true)
     for note in notes:
-        log.warning("%s: %s in every frame", job.name, note)
+        log.warning("%s: %s in every frame", name, note)
     return ClipReport(
-        video=job.name,
-        prompt=job.prompt,
+        video=name,
+        prompt=prompt,
         frames=clip.num_frames,
         height=clip.height,
         width=clip.width,
         fps=clip.fps,
-        source=tuple(_sources(job)),
-        sha256=_sha256(job.found.files) if job.found else hashlib.sha256(clip.rgb.tobytes() + clip.alpha.tobytes()).hexdigest(),
+        source=source.origin(),
+        sha256=source.digest(),
+        start=start,
+        changes=changes,
         alpha_min=low,
         alpha_max=high,
         almost_zero_share=round(float(np.mean((clip.alpha > 0) & (clip.alpha <= 8))), 6),
-        notes=tuple(notes),
+        notes=notes,
         **asdict(error),
     )
-
-
-def _read(job: _Job, config: PrepareConfig) -> RgbaClip:
-    if job.found is None:
-        size = {"num_frames": config.num_frames, "height": config.height, "width": config.width}
-        colour, alpha = render_subject(sample_transparent_scene(job.scene_seed), **size)
-        return RgbaClip(rgb=np.rint(colour * 255).astype(np.uint8), alpha=np.rint(alpha * 255).astype(np.uint8), fps=config.fps)
-    if job.found.problem is not None:
-        raise job.found.problem
-    return read_clip(rgba=job.found.rgba, rgb=job.found.rgb, alpha=job.found.alpha, fps_if_unknown=config.fps)
-
-
-def _synthetic_jobs(config: PrepareConfig) -> list[_Job]:
-    if config.synthetic < 0:
-        raise UsageError("--synthetic", got=config.synthetic, expected="a number of clips")
-    ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    seeds = range(config.seed, config.seed + config.synthetic)
-    return [
-        _Job(name=f"synthetic_{i:04d}", prompt=transparent_caption(sample_transparent_scene(s)), scene_seed=s) for i, s in enumerate(seeds)
-    ]
-
-
-def _source_jobs(config: PrepareConfig) -> list[_Job]:
-    if config.source is None:
-        return []
-    if config.source.resolve() == config.output_path.resolve():
-        raise UsageError("--output_path", got="the source folder", expected="another folder")
-    listed = _read_source_manifest(config.source)
-    jobs = []
-    for found in find_clips(config.source, exclude=config.output_path):
-        entry = next((listed[path.resolve()] for path in found.files if path.resolve() in listed), None)
-        if config.split is not None and (entry is None or entry.get("split") != config.split):
-            continue
-        jobs.append(
-            _Job(name=found.name, prompt=_prompt(found, entry), found=found, manifest_frames=entry.get("frames") if entry else None)
-        )
-    if config.split is not None and not jobs:
-        splits = sorted({str(entry["split"]) for entry in listed.values() if "split" in entry})
-        raise DatasetError(
-            config.source,
-            got=f"no clips of split {config.split!r}",
-            expected="a manifest.json with it",
-            do=did_you_mean(config.split, splits),
-        )
-    return jobs
-
-
-def _prompt(found: FoundClip, entry: dict | None) -> str:
-    """The .txt beside the clip, else manifest.json, else the words of the file's name; white space becomes single blanks."""
-    if found.caption is not None:
-        try:
-            text = found.caption.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(
-                found.caption, got=type(error).__name__, expected="a caption in UTF-8", do="save it as UTF-8 text"
-            ) from error
-    elif entry is not None and isinstance(entry.get("caption"), str):
-        text = entry["caption"]
-    else:
-        text = found.name.replace("_", " ").replace("-", " ")
-    return " ".join(text.split())
-
-
-def _read_source_manifest(source: Path) -> dict[Path, dict]:
-    """manifest.json of a source folder: a list of {file, caption, frames, split}; by resolved path. None there is fine."""
-    path = source / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(path, got=f"{type(error).__name__} ({error})", expected="JSON", do="repair or remove the file") from error
-    if not (isinstance(entries, list) and all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries)):
-        raise DatasetError(
-            path, got="another structure", expected='a list of {"file": ..., "caption": ..., "split": ...}', do="repair or remove the file"
-        )
-    listed = {(source / entry["file"]).resolve(): entry for entry in entries}
-    missing = next((entry["file"] for file, entry in listed.items() if not file.exists()), None)
-    if missing is not None:
-        raise DatasetError(path, got=f"{missing}, which is not there", expected="existing files", do="copy the file or remove its entry")
-    return listed
 
 
 def _publish(folder: Path, output: Path) -> None:
@@ -235,22 +232,3 @@ def _publish(folder: Path, output: Path) -> None:
     (output / TABLE).unlink(missing_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == TABLE):
         os.replace(path, output / path.name)
-
-
-def _sources(job: _Job) -> list[str]:
-    return [str(path) for path in job.found.files] if job.found else [f"procedural, seed {job.scene_seed}"]
-
-
-def _sha256(paths: list[Path]) -> str:
-    """Hash of the source files' bytes, folders file by file in order of their names."""
-    digest = hashlib.sha256()
-    for file in _files(paths):
-        with file.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _files(paths: list[Path]) -> Iterator[Path]:
-    for path in paths:
-        yield from sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

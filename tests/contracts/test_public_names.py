@@ -10,6 +10,7 @@ import wan_alpha
 NAMES = [
     "CacheConfig",
     "ClipSize",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",

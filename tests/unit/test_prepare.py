@@ -79,7 +79,7 @@ def test_every_layout(tmp_path, mixed):
     assert np.array_equal(written.alpha, noise(4).alpha)
     assert np.array_equal(read_pair(out / "c_rgb.mp4", out / "c_alpha.mp4").alpha, noise(height=15, width=17).alpha)
     assert [entry.name for entry in read_manifest(out)] == [row[0] for row in rows(out)[1:]]
-    assert len(list(out.iterdir())) == 2 * 8 + 3  # and metadata.csv, report.json, run.json
+    assert len(list(out.iterdir())) == 2 * 8 + 4  # and metadata.csv, metadata.jsonl, report.json, run.json
     stored = json.loads((out / "report.json").read_text())
     assert len(stored["clips"][0]["sha256"]) == 64
     assert stored["skipped"] == []
@@ -116,7 +116,14 @@ def test_again_into_the_same_folder(tmp_path):
     (tmp_path / "out" / "run.json").write_text("{}")
     write_webp(noise(4), tmp_path / "in" / "a.webp")
     assert run(tmp_path).clips[0].frames == 4
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_alpha.mp4", "a_rgb.mp4", "metadata.csv", "report.json", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a_alpha.mp4",
+        "a_rgb.mp4",
+        "metadata.csv",
+        "metadata.jsonl",
+        "report.json",
+        "run.json",
+    ]
 
 
 def test_output_inside_the_source_is_not_a_source(tmp_path):
@@ -151,7 +158,9 @@ def test_real_clips(tmp_path, shared_clips):
         (tmp_path / "in" / name).symlink_to(shared_clips / name)
     entries = [entry for entry in json.loads((shared_clips / "manifest.json").read_text()) if (tmp_path / "in" / entry["file"]).exists()]
     (tmp_path / "in" / "manifest.json").write_text(json.dumps(entries))
-    report = run(tmp_path)
+    with pytest.raises(DatasetError, match="a link to"):
+        run(tmp_path)
+    report = run(tmp_path, links="follow")
     assert [(clip.video, clip.frames) for clip in report.clips] == [("effect_ionic_afterburner", 6), ("effect_piercer_explosion", 10)]
     assert all(clip.alpha_max_error == 0 for clip in report.clips)
 

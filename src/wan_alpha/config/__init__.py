@@ -5,7 +5,8 @@ A complete configuration comes from a recipe (wan_alpha.recipes); a command line
 """
 
 from wan_alpha.config.common import AT_LEAST, BaseModelConfig, DatasetConfig, Device, Precision, RunConfig
-from wan_alpha.config.media import ExportConfig, PrepareConfig
+from wan_alpha.config.media import ExportConfig
+from wan_alpha.config.prepare import DoctorConfig, PrepareConfig, SourceConfig
 from wan_alpha.config.run import EvaluateConfig, GenerateConfig
 from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, TrainVaeConfig
 
@@ -15,12 +16,14 @@ __all__ = [
     "CacheConfig",
     "DatasetConfig",
     "Device",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",
     "Precision",
     "PrepareConfig",
     "RunConfig",
+    "SourceConfig",
     "TrainConfig",
     "TrainDitConfig",
     "TrainVaeConfig",

@@ -15,6 +15,8 @@ AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
     **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), 1),
     "clips_per_shard": 1,
+    "caption_retries": 0,
+    "caption_timeout_s": 1e-12,
     **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),

@@ -5,6 +5,7 @@ from typing import Any
 
 from wan_alpha.config import (
     CacheConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -30,6 +31,7 @@ def apple_silicon() -> Recipe:
     expected:  the seed's scale: colour error below 20 good, below 10 excellent; alpha error below 15 good, below 5 excellent
     """
     return Recipe(
+        doctor=DoctorConfig(output_path=OUTPUT / "doctor"),
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
         train_vae=TrainVaeConfig(mode="merge", num_workers=0, num_epochs=10, output_path=OUTPUT / "vae", **BASE, **DECODERS, **DATA),
         cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DECODERS, **DATA),

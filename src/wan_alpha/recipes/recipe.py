@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from wan_alpha.config import (
     CacheConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -17,6 +18,7 @@ from wan_alpha.config import (
 class Recipe:
     """A complete configuration of the whole road; the fields are the verbs in their order."""
 
+    doctor: DoctorConfig
     prepare: PrepareConfig
     train_vae: TrainVaeConfig
     cache: CacheConfig

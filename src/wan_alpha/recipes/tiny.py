@@ -6,6 +6,7 @@ from typing import Any
 
 from wan_alpha.config import (
     CacheConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -35,6 +36,7 @@ def tiny() -> Recipe:
     expected:  a transparent clip in outputs/tiny/exported; the measured numbers stand in the README
     """
     return Recipe(
+        doctor=DoctorConfig(output_path=OUTPUT / "doctor"),
         prepare=PrepareConfig(output_path=OUTPUT / "data", **SIZE),
         train_vae=TrainVaeConfig(
             mode="merge+decoders",

@@ -5,6 +5,7 @@ from typing import Any
 
 from wan_alpha.config import (
     CacheConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -32,6 +33,7 @@ def wan_14b() -> Recipe:
     Kept from the released code: AdamW 1e-4, the 1000-step noise table with its bell-shaped weight, mu = 0.05.
     """
     return Recipe(
+        doctor=DoctorConfig(output_path=OUTPUT / "doctor", num_frames=81),
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
         train_vae=TrainVaeConfig(
             num_workers=8,

@@ -5,6 +5,7 @@ from typing import Any
 
 from wan_alpha.config import (
     CacheConfig,
+    DoctorConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -31,6 +32,7 @@ def wan_1_3b() -> Recipe:
                No few-step LoRA: 30 sampling steps with guidance 5, for which a tenth of the captions is dropped in training.
     """
     return Recipe(
+        doctor=DoctorConfig(output_path=OUTPUT / "doctor", num_frames=81),
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
         train_vae=TrainVaeConfig(
             num_workers=8,

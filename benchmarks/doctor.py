@@ -1,0 +1,107 @@
+"""How often the doctor finds a fault that was put into a clean clip, and how often it cries wolf.
+
+    python benchmarks/doctor.py --clips 40 [--real ../shared/data/endless_sky] [--markdown]
+
+Clean clips: procedural ones, each with its colour continued, a backdrop, and black under alpha 0; and a folder of real RGBA clips.
+"detected": share of injected clips that show the fault's finding. "false alarms": share of clean clips that show it.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from faults import FAULTS, HIDDEN, Fault, clean_clip  # noqa: E402
+from wan_alpha.data.synthetic import sample_transparent_scene  # noqa: E402
+from wan_alpha.findings.examine import CHECKS, MATTE_CHECKS, Expected, examine  # noqa: E402
+from wan_alpha.media.clip import RgbaClip  # noqa: E402
+from wan_alpha.media.find import find_clips  # noqa: E402
+from wan_alpha.media.read import read_clip  # noqa: E402
+
+EVERY = Expected(num_frames=1, fps=16.0)
+NAMES = [check.name for check in (*MATTE_CHECKS, *CHECKS)]
+SAME_SIGHT = {"delayed matte": {"delayed matte", "shifted matte"}}
+"""A matte that is late over steady motion is a matte beside the colour: either finding counts."""
+Case = tuple[str, RgbaClip, set[str]]
+
+
+def procedural(count: int, first_seed: int) -> Iterator[Case]:
+    """(name, clip, what it has). Seeds are apart from those on which limits were chosen."""
+    for seed in range(first_seed, first_seed + count):
+        scene = sample_transparent_scene(seed)
+        for hidden in HIDDEN:
+            has = {"edges"} if scene.subject not in ("glow", "smoke cloud") else set()
+            has |= (
+                {"motion"}
+                if scene.motion.startswith("moving") and hidden != "continued" and scene.subject not in ("glow", "smoke cloud")
+                else set()
+            )
+            has |= {"colour edge"} if hidden != "continued" and scene.subject not in ("glow", "smoke cloud") else set()
+            has |= {"backdrop"} if hidden == "backdrop" else set()
+            yield f"{scene.subject} {scene.motion}, {hidden}", clean_clip(seed, hidden=hidden), has
+
+
+def real(folder: Path) -> Iterator[Case]:
+    for found in find_clips(folder):
+        clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha)
+        yield found.name, clip, {"edges"} if "asteroid" in found.name or "ship" in found.name else set()
+
+
+def applies(fault: Fault, clip: RgbaClip, has: set[str]) -> bool:
+    return (not fault.needs or fault.needs in has) and clip.num_frames >= 9
+
+
+def measure(cases: Iterator[Case], verbose: bool) -> tuple[dict[str, list[str]], dict[Fault, list[bool]], int]:
+    alarms: dict[str, list[str]] = defaultdict(list)
+    hits: dict[Fault, list[bool]] = defaultdict(list)
+    count = 0
+    for index, (name, clip, has) in enumerate(cases):
+        count += 1
+        clean = {finding.name for finding in examine(clip, expected=EVERY)}
+        for finding in clean:
+            alarms[finding].append(name)
+        for number, fault in enumerate(FAULTS):
+            if not applies(fault, clip, has) or fault.finding in clean:
+                continue
+            spoilt = fault.inject(clip, np.random.default_rng((index, number)))
+            found = {finding.name for finding in examine(spoilt, expected=EVERY)}
+            hit = bool(found & SAME_SIGHT.get(fault.finding, {fault.finding}))
+            hits[fault].append(hit)
+            if verbose and not hit and fault.visible:
+                print(f"missed: {fault.finding}, {fault.strength}: {name}")
+    return alarms, hits, count
+
+
+def show(title: str, cases: Iterator[Case], verbose: bool) -> None:
+    alarms, hits, count = measure(cases, verbose)
+    print(f"\n{title}: {count} clean clips\n\n| finding | strength | a person sees it | detected | of |\n|---|---|---|---|---|")
+    for fault in FAULTS:
+        if fault in hits:
+            rate = np.mean(hits[fault])
+            print(f"| {fault.finding} | {fault.strength} | {'yes' if fault.visible else 'hardly'} | {rate:.0%} | {len(hits[fault])} |")
+    print("\n| finding | false alarms on clean clips |\n|---|---|")
+    for name in NAMES:
+        if alarms[name]:
+            print(f"| {name} | {len(alarms[name]) / count:.1%} ({len(alarms[name])}: {'; '.join(alarms[name][:4])}) |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=40, help="procedural scenes; three clips each")
+    parser.add_argument("--first_seed", type=int, default=500_000)
+    parser.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "data" / "endless_sky")
+    parser.add_argument("--verbose", action="store_true", help="name what was missed")
+    arguments = parser.parse_args()
+    show("procedural", procedural(arguments.clips, arguments.first_seed), arguments.verbose)
+    if arguments.real.is_dir():
+        show(arguments.real.name, real(arguments.real), arguments.verbose)
+
+
+if __name__ == "__main__":
+    main()

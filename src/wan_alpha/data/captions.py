@@ -1,0 +1,110 @@
+"""Captions of source clips: written beside them, or asked of the user's own captioner."""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_alpha.errors import DatasetError, UsageError
+from wan_alpha.media.find import FoundClip
+
+log = logging.getLogger(__name__)
+
+CAPTION_KEYS = ("caption", "prompt")
+MAX_CHARACTERS = 10_000
+PLACEHOLDER = "{clip}"
+
+
+def read_caption(found: FoundClip, listed: str | None) -> str | None:
+    """The .txt beside the clip, else "caption" or "prompt" of the .json there, else LISTED; None without any.
+
+    DatasetError names the file that is not UTF-8 or not JSON.
+    """
+    if found.caption is not None:
+        return _text(found.caption)
+    path = next((path for path in _json_candidates(found) if path.is_file()), None)
+    if path is None:
+        return listed
+    try:
+        values = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise DatasetError(path, got=f"broken JSON ({error.msg})", expected='{"caption": "..."}', do="repair or remove the file") from error
+    return next((values[key] for key in CAPTION_KEYS if isinstance(values, dict) and isinstance(values.get(key), str)), listed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioner:
+    """A command of the user's that prints a clip's caption. It runs without a shell; {clip} in it becomes the clip's path."""
+
+    command: str
+    timeout_s: float
+    retries: int
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise UsageError("--caption_command", got=f"{self.command} ({error})", expected="a command line") from error
+        if not words:
+            raise UsageError("--caption_command", got="nothing", expected=f"a command, such as 'my_captioner {PLACEHOLDER}'")
+
+    def caption(self, clip: Path) -> str:
+        """What the command prints for CLIP. DatasetError names the clip when every try fails."""
+        words = [word.replace(PLACEHOLDER, str(clip)) for word in shlex.split(self.command)]
+        if PLACEHOLDER not in self.command:
+            words.append(str(clip))
+        reason = ""
+        for attempt in range(1 + self.retries):
+            reason, text = self._run(words)
+            if not reason:
+                return text
+            log.warning("%s: captioner, try %d: %s", clip, attempt + 1, reason)
+        raise DatasetError(
+            clip, got=f"no caption ({reason})", expected=f"text from {words[0]}", do="run the command by hand on this clip, or write a .txt"
+        )
+
+    def _run(self, words: list[str]) -> tuple[str, str]:
+        """(why it failed, its text): one of them is empty. A command that takes too long is ended with all that it started."""
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=os.name == "posix"
+            )
+        except OSError as error:
+            raise UsageError("--caption_command", got=f"{words[0]}: {error.strerror}", expected="a command that runs") from error
+        try:
+            out, err = process.communicate(timeout=self.timeout_s)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {self.timeout_s:g} s", ""
+        finally:
+            _end(process)
+        if process.returncode:
+            return f"exit code {process.returncode}: {err.decode(errors='replace').strip()[-200:]}", ""
+        text = out.decode(errors="replace").strip()
+        return ("", text) if 0 < len(text) <= MAX_CHARACTERS else (f"{len(text)} characters", "")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, with its group where there are groups, and collect it."""
+    if process.poll() is None:
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
+
+
+def _json_candidates(found: FoundClip) -> list[Path]:
+    """XXX.json where XXX.txt would stand: by the clip's name, and by its colour file's own."""
+    path = found.files[0]
+    return [path.parent / f"{found.name}.json", path.parent / f"{path.stem if path.is_file() else path.name}.json"]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(path, got=type(error).__name__, expected="a caption in UTF-8", do="save it as UTF-8 text") from error

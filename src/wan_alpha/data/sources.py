@@ -1,0 +1,169 @@
+"""Where a dataset's clips come from: files of a folder with their captions, and procedural scenes. Listing opens no clip.
+
+A caption is XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json, else a captioner command, else the
+words of the file's name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wan_alpha.data.captions import Captioner, read_caption
+from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
+from wan_alpha.errors import DatasetError, MediaError, did_you_mean
+from wan_alpha.geometry import ClipSize
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import FoundClip, find_clips
+from wan_alpha.media.read import read_clip
+
+Links = Literal["refuse", "follow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """A clip in files. Every method may raise DatasetError or MediaError, which name the file."""
+
+    name: str
+    found: FoundClip
+    fps_if_unknown: float
+    listed_caption: str | None = None
+    listed_frames: int | None = None
+
+    def read(self, *, count: int | None = None) -> RgbaClip:
+        """Every frame, or the first COUNT."""
+        if self.found.problem is not None:
+            raise self.found.problem
+        found = self.found
+        clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, fps_if_unknown=self.fps_if_unknown, count=count)
+        if count is None and self.listed_frames is not None and clip.num_frames != self.listed_frames:
+            expected = f"{self.listed_frames} (manifest.json)"
+            raise MediaError(self.origin()[0], got=f"{clip.num_frames} frames", expected=expected, do="copy the file again")
+        return clip
+
+    def caption(self, captioner: Captioner | None = None) -> str:
+        written = read_caption(self.found, self.listed_caption)
+        if written is None and captioner is not None:
+            written = captioner.caption(self.found.files[0])
+        return " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
+
+    def origin(self) -> tuple[str, ...]:
+        return tuple(str(path) for path in self.found.files)
+
+    def digest(self) -> str:
+        """SHA-256 of the files' bytes, in order; of a folder, file by file in order of their names."""
+        if self.found.problem is not None:
+            raise self.found.problem
+        digest = hashlib.sha256()
+        for file in _files(self.found.files):
+            with file.open("rb") as stream:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProceduralSource:
+    """A rendered scene with exact alpha."""
+
+    name: str
+    seed: int
+    size: ClipSize
+    fps: float
+
+    def read(self, *, count: int | None = None) -> RgbaClip:
+        size = {"num_frames": self.size.num_frames, "height": self.size.height, "width": self.size.width}
+        colour, alpha = render_subject(sample_transparent_scene(self.seed), **size)
+        rgb, matte = (np.rint(values[:count] * 255).astype(np.uint8) for values in (colour, alpha))
+        return RgbaClip(rgb=rgb, alpha=matte, fps=self.fps)
+
+    def caption(self, captioner: Captioner | None = None) -> str:
+        return transparent_caption(sample_transparent_scene(self.seed))
+
+    def origin(self) -> tuple[str, ...]:
+        return (f"procedural, seed {self.seed}",)
+
+    def digest(self) -> str:
+        clip = self.read()
+        return hashlib.sha256(clip.rgb.tobytes() + clip.alpha.tobytes()).hexdigest()
+
+
+Source = FileSource | ProceduralSource
+
+
+def file_sources(
+    folder: Path, *, fps_if_unknown: float, exclude: Path | None = None, split: str | None = None, links: Links = "refuse"
+) -> list[FileSource]:
+    """The clips of a folder in natural order, of one SPLIT of its manifest.json if asked for. EXCLUDE is a folder to leave out.
+
+    DatasetError for what find_clips refuses, for a manifest.json that names missing files or files outside the folder, and, as the
+    clip's own problem, for a link that leads out of it (unless links = follow).
+    """
+    listed = _read_listing(folder)
+    sources = []
+    for found in find_clips(folder, exclude=exclude):
+        entry = next((listed[path.resolve()] for path in found.files if path.resolve() in listed), None)
+        if split is not None and (entry is None or entry.get("split") != split):
+            continue
+        caption, frames = (entry.get("caption"), entry.get("frames")) if entry else (None, None)
+        sources.append(
+            FileSource(
+                name=found.name,
+                found=found if links == "follow" else _inside(found, folder),
+                fps_if_unknown=fps_if_unknown,
+                listed_caption=caption if isinstance(caption, str) else None,
+                listed_frames=frames,
+            )
+        )
+    if split is not None and not sources:
+        splits = sorted({str(entry["split"]) for entry in listed.values() if "split" in entry})
+        raise DatasetError(folder, got=f"no clips of split {split!r}", expected="a manifest.json with it", do=did_you_mean(split, splits))
+    return sources
+
+
+def procedural_sources(count: int, *, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
+    return [ProceduralSource(name=f"synthetic_{i:04d}", seed=seed + i, size=size, fps=fps) for i in range(count)]
+
+
+def _inside(found: FoundClip, folder: Path) -> FoundClip:
+    """The clip, or the same with a problem when one of its files is a link out of the folder."""
+    home = (folder if folder.is_dir() else folder.parent).resolve()
+    linked = next((path for path in _files(found.files) if not path.resolve().is_relative_to(home)), None)
+    if linked is None or found.problem is not None:
+        return found
+    got = f"a link to {linked.resolve()}"
+    problem = DatasetError(linked, got=got, expected=f"a file inside {folder}", do="copy the file there, or say --links follow")
+    return FoundClip(name=found.name, rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, caption=found.caption, problem=problem)
+
+
+def _read_listing(folder: Path) -> dict[Path, dict]:
+    """manifest.json of a source folder: a list of {file, caption, frames, split}; by resolved path. None there is fine."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(path, got=f"{type(error).__name__} ({error})", expected="JSON", do="repair or remove the file") from error
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries)):
+        raise DatasetError(
+            path, got="another structure", expected='a list of {"file": ..., "caption": ..., "split": ...}', do="repair or remove the file"
+        )
+    for entry in entries:
+        lexical = Path(entry["file"])
+        if lexical.is_absolute() or ".." in lexical.parts:
+            raise DatasetError(path, got=f"{entry['file']}, which leaves {folder}", expected="files inside it", do="move the file there")
+    listed = {(folder / entry["file"]).resolve(): entry for entry in entries}
+    missing = next((entry["file"] for file, entry in listed.items() if not file.exists()), None)
+    if missing is not None:
+        raise DatasetError(path, got=f"{missing}, which is not there", expected="existing files", do="copy the file or remove its entry")
+    return listed
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        yield from sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

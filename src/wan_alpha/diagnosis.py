@@ -1,0 +1,129 @@
+"""One clip under examination: what a source holds, what is wrong with it. Files that cannot be read are findings too."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wan_alpha.config import SourceConfig
+from wan_alpha.data.captions import Captioner
+from wan_alpha.data.sources import FileSource, Source, file_sources
+from wan_alpha.errors import DatasetError, MediaError, UsageError
+from wan_alpha.findings.caption import caption_findings
+from wan_alpha.findings.duplicates import Signature, duplicate_findings, signature
+from wan_alpha.findings.examine import Expected, examine
+from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.read import count_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Findings of one clip, worst first, and what is known of it. A clip that cannot be read has no size."""
+
+    name: str
+    origin: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    caption: str | None = None
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+
+    @property
+    def worst(self) -> Severity | None:
+        return max((found.severity for found in self.findings), key=SEVERITIES.index, default=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """A diagnosis with what it came from; clip and signature are None when the source cannot be read."""
+
+    diagnosis: Diagnosis
+    clip: RgbaClip | None
+    signature: Signature | None
+
+
+def listed_sources(config: SourceConfig, *, exclude: Path) -> list[FileSource]:
+    """The clips that the settings name."""
+    if config.source is None:
+        raise UsageError("--source", got="nothing", expected="a folder of clips")
+    return file_sources(config.source, fps_if_unknown=config.fps, exclude=exclude, split=config.split, links=config.links)
+
+
+def expected_of(config: SourceConfig) -> Expected:
+    return Expected(num_frames=config.num_frames, fps=config.fps)
+
+
+def captioner_of(config: SourceConfig) -> Captioner | None:
+    if config.caption_command is None:
+        return None
+    return Captioner(command=config.caption_command, timeout_s=config.caption_timeout_s, retries=config.caption_retries)
+
+
+def diagnose(source: Source, *, expected: Expected, captioner: Captioner | None = None) -> Examined:
+    """Read and examine one source. Never raises for a bad clip or caption: that is what the findings say."""
+    findings: list[Finding] = []
+    clip, caption = None, None
+    try:
+        clip = read_source(source, findings)
+        findings += examine(clip, expected=expected)
+    except (MediaError, DatasetError) as error:
+        findings.append(unreadable("unreadable file", error))
+    try:
+        caption = source.caption(captioner)
+        findings += caption_findings(caption)
+    except DatasetError as error:
+        findings.append(unreadable("unreadable caption", error))
+    diagnosis = diagnosis_of(source, clip, caption=caption, findings=findings)
+    return Examined(diagnosis=diagnosis, clip=clip, signature=signature(clip.rgb, clip.alpha) if clip else None)
+
+
+def diagnosis_of(source: Source, clip: RgbaClip | None, *, caption: str | None, findings: list[Finding]) -> Diagnosis:
+    known = Diagnosis(name=source.name, origin=source.origin(), findings=worst_first(findings), caption=caption)
+    return known if clip is None else replace(known, frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
+
+
+def read_source(source: Source, findings: list[Finding]) -> RgbaClip:
+    """The clip. A pair of different lengths is read up to the shorter one, and the difference joins FINDINGS."""
+    lengths = _lengths(source)
+    if len(set(lengths)) < 2:
+        return source.read()
+    findings.append(
+        Finding(
+            name="different lengths",
+            severity="error",
+            says=f"{lengths[0]} frames of colour, {lengths[1]} of matte",
+            do="--fix keeps the frames that both have; check that they begin together",
+            value=float(abs(lengths[0] - lengths[1])),
+            limit=0.0,
+            frame=min(lengths),
+            repair="trim",
+        )
+    )
+    return source.read(count=min(lengths))
+
+
+def worst_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda found: -SEVERITIES.index(found.severity)))
+
+
+def join_duplicates(examined: list[tuple[Diagnosis, Signature | None]]) -> list[Diagnosis]:
+    """The diagnoses, in their order, with the finding of every clip that repeats an earlier one."""
+    found = duplicate_findings([(diagnosis.name, values) for diagnosis, values in examined if values is not None])
+    return [_with(diagnosis, found.get(diagnosis.name)) for diagnosis, _ in examined]
+
+
+def _with(diagnosis: Diagnosis, extra: Finding | None) -> Diagnosis:
+    if extra is None:
+        return diagnosis
+    return replace(diagnosis, findings=worst_first([*diagnosis.findings, extra]))
+
+
+def _lengths(source: Source) -> list[int]:
+    """Frames of colour and of matte, where the source is a pair."""
+    if not isinstance(source, FileSource) or source.found.problem or source.found.rgb is None or source.found.alpha is None:
+        return []
+    return [count_frames(path) for path in (source.found.rgb, source.found.alpha)]
+
+
+def unreadable(name: str, error: Exception) -> Finding:
+    return Finding(name=name, severity="error", says=str(error), do="the clip is left out with --on_bad_sample skip")

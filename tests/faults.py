@@ -1,0 +1,229 @@
+"""Faults put into clean clips on purpose, for the tests of the doctor and for benchmarks/doctor.py."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import av
+import numpy as np
+
+from wan_alpha.data.synthetic import render_backdrop, render_subject, sample_transparent_scene
+from wan_alpha.findings.filters import largest, smallest
+from wan_alpha.media.clip import RgbaClip
+
+Inject = Callable[[RgbaClip, np.random.Generator], RgbaClip]
+HIDDEN = ("continued", "backdrop", "black")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault at one strength, and the finding that should follow. visible: a person who looks at the clip sees it."""
+
+    finding: str
+    strength: str
+    inject: Inject
+    visible: bool = True
+    needs: str = ""
+    """What a clip must have for the fault to show: "edges" of the matte, "colour edge" along it, "motion"."""
+
+
+def clean_clip(seed: int, *, hidden: str = "backdrop", num_frames: int = 17, side: int = 96) -> RgbaClip:
+    """A procedural clip; under alpha 0 the subject's colour goes on, or lies a backdrop, or black."""
+    scene, size = sample_transparent_scene(seed), {"num_frames": num_frames, "height": side, "width": side}
+    colour, alpha = render_subject(scene, **size)
+    rgb, matte = levels(colour), levels(alpha)
+    if hidden == "backdrop":
+        rgb = np.where(matte[..., None] > 0, rgb, levels(render_backdrop(scene, **size)))
+    if hidden == "black":
+        rgb = rgb * (matte[..., None] > 0).astype(np.uint8)
+    return RgbaClip(rgb=rgb, alpha=matte, fps=16.0)
+
+
+def levels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+
+
+def with_alpha(clip: RgbaClip, alpha: np.ndarray) -> RgbaClip:
+    return replace(clip, alpha=np.clip(np.rint(alpha), 0, 255).astype(np.uint8))
+
+
+def with_rgb(clip: RgbaClip, rgb: np.ndarray) -> RgbaClip:
+    return replace(clip, rgb=np.clip(np.rint(rgb), 0, 255).astype(np.uint8))
+
+
+def coded(planes: np.ndarray, *, crf: int) -> np.ndarray:
+    """Grey frames (T, H, W) after H.264 4:2:0 at CRF, as other people's mattes come; full range."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": str(crf)})
+        stream.height, stream.width, stream.pix_fmt, stream.codec_context.thread_count = planes.shape[1], planes.shape[2], "yuv420p", 1
+        for plane in planes:
+            frame = av.VideoFrame(planes.shape[2], planes.shape[1], "yuv420p")
+            for index, values in enumerate((plane, *[np.full((plane.shape[0] // 2, plane.shape[1] // 2), 128, np.uint8)] * 2)):
+                target = np.frombuffer(frame.planes[index], np.uint8).reshape(-1, frame.planes[index].line_size)
+                target[: values.shape[0], : values.shape[1]] = values
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        return np.stack([_luma(frame) for frame in container.decode(video=0)])
+
+
+def _luma(frame: av.VideoFrame) -> np.ndarray:
+    return np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)[: frame.height, : frame.width].copy()
+
+
+def limited(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    return with_alpha(clip, 16 + clip.alpha * (219 / 255))
+
+
+def coded_matte(crf: int) -> Inject:
+    return lambda clip, rng: with_alpha(clip, coded(clip.alpha, crf=crf))
+
+
+def contrast(gain: float) -> Inject:
+    return lambda clip, rng: with_alpha(clip, (clip.alpha - 127.5) * gain + 127.5)
+
+
+def premultiplied(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    return with_rgb(clip, clip.rgb * (clip.alpha[..., None] / 255))
+
+
+def fringe(strength: float) -> Inject:
+    """Colour mixed with a background at least 90 levels away from the subject's mean, as (1 - alpha) * strength."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        own = clip.rgb[clip.alpha > 200].mean(axis=0) if (clip.alpha > 200).any() else np.full(3, 128.0)
+        colours = np.array([[0, 0, 0], [255, 255, 255], [0, 200, 0], [0, 0, 220]], float)
+        far = colours[np.abs(colours - own).mean(axis=1) >= 90]
+        background = (far if len(far) else colours)[rng.integers(max(1, len(far)))]
+        share = strength * (1 - clip.alpha[..., None] / 255)
+        return with_rgb(clip, clip.rgb + share * (background - clip.rgb))
+
+    return inject
+
+
+def junk(sigma: float) -> Inject:
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        noise = rng.normal(128, sigma, clip.rgb.shape)
+        return with_rgb(clip, np.where(clip.alpha[..., None] == 0, noise, clip.rgb))
+
+    return inject
+
+
+def black_hidden(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    return with_rgb(clip, np.where(clip.alpha[..., None] == 0, 0, clip.rgb))
+
+
+def shifted(pixels: float) -> Inject:
+    """The matte moved by PIXELS in a random direction, bilinear."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        angle = rng.uniform(0, 2 * np.pi)
+        moved = clip.alpha.astype(float)
+        for axis, distance in ((1, pixels * np.sin(angle)), (2, pixels * np.cos(angle))):
+            whole = int(np.floor(distance))
+            part = distance - whole
+            moved = (1 - part) * np.roll(moved, whole, axis=axis) + part * np.roll(moved, whole + 1, axis=axis)
+        return with_alpha(clip, moved)
+
+    return inject
+
+
+def delayed(frames: int) -> Inject:
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        return RgbaClip(rgb=clip.rgb[frames:], alpha=clip.alpha[:-frames], fps=clip.fps)
+
+    return inject
+
+
+def flickering(depth: float) -> Inject:
+    """Every other frame's matte weaker by DEPTH."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        gain = np.where(np.arange(clip.num_frames) % 2, 1 - depth, 1.0)
+        return with_alpha(clip, clip.alpha * gain[:, None, None])
+
+    return inject
+
+
+def dropped_out(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    """One frame's matte is gone."""
+    gain = np.ones(clip.num_frames)
+    gain[rng.integers(1, clip.num_frames - 1)] = 0
+    return with_alpha(clip, clip.alpha * gain[:, None, None])
+
+
+def boiling(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    """Edges wander by up to a pixel from frame to frame, each 8 x 8 block by itself: an automatic matte."""
+    gain = rng.uniform(-1, 1, (clip.num_frames, -(-clip.height // 8), -(-clip.width // 8))).repeat(8, axis=1).repeat(8, axis=2)
+    gain = gain[:, : clip.height, : clip.width]
+    wide, narrow = (kind(clip.alpha, size=5).astype(float) for kind in (largest, smallest))
+    return with_alpha(clip, np.where(gain > 0, clip.alpha + gain * (wide - clip.alpha), clip.alpha - gain * (narrow - clip.alpha)))
+
+
+def cut(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    """The frame moved so that a quarter of the subject's solid rows lies outside."""
+    rows = np.nonzero((clip.alpha > 128).any(axis=(0, 2)))[0]
+    first = rows[0] + max(1, len(rows) // 4) if len(rows) else 1
+    return RgbaClip(rgb=clip.rgb[:, first:], alpha=clip.alpha[:, first:], fps=clip.fps)
+
+
+def letterboxed(share: float, *, solid: bool) -> Inject:
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        depth = max(2, round(clip.height * share / 2))
+        rgb, alpha = clip.rgb.copy(), clip.alpha.copy()
+        for lines in (slice(0, depth), slice(clip.height - depth, None)):
+            rgb[:, lines], alpha[:, lines] = 0, 255 if solid else 0
+        return RgbaClip(rgb=rgb, alpha=alpha, fps=clip.fps)
+
+    return inject
+
+
+def held(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+    """Every frame shown twice."""
+    order = np.arange(clip.num_frames) // 2
+    return RgbaClip(rgb=clip.rgb[order], alpha=clip.alpha[order], fps=clip.fps)
+
+
+FAULTS = (
+    Fault(finding="opaque matte", strength="alpha 255", inject=lambda clip, rng: with_alpha(clip, np.full_like(clip.alpha, 255))),
+    Fault(
+        finding="opaque matte",
+        strength="alpha 250..255",
+        inject=lambda clip, rng: with_alpha(clip, rng.integers(250, 256, clip.alpha.shape)),
+    ),
+    Fault(finding="empty matte", strength="alpha 0", inject=lambda clip, rng: with_alpha(clip, 0 * clip.alpha)),
+    Fault(finding="empty matte", strength="alpha 0..4", inject=lambda clip, rng: with_alpha(clip, rng.integers(0, 5, clip.alpha.shape))),
+    Fault(finding="matte range", strength="16-235", inject=limited),
+    Fault(finding="matte range", strength="16-235, crf 18", inject=lambda clip, rng: coded_matte(18)(limited(clip, rng), rng)),
+    Fault(finding="inverted matte", strength="255 - a", inject=lambda clip, rng: with_alpha(clip, 255 - clip.alpha.astype(int))),
+    Fault(finding="binary matte", strength="threshold", inject=contrast(1e6), needs="edges"),
+    Fault(finding="binary matte", strength="contrast x 16", inject=contrast(16), needs="edges"),
+    Fault(finding="binary matte", strength="contrast x 4", inject=contrast(4), needs="edges", visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 28", inject=coded_matte(28)),
+    Fault(finding="noisy matte", strength="H.264 crf 23", inject=coded_matte(23)),
+    Fault(finding="noisy matte", strength="H.264 crf 18", inject=coded_matte(18), visible=False),
+    Fault(finding="premultiplied colour", strength="8 bit", inject=premultiplied),
+    Fault(finding="halo", strength="100 %", inject=fringe(1.0), needs="edges"),
+    Fault(finding="halo", strength="50 %", inject=fringe(0.5), needs="edges"),
+    Fault(finding="halo", strength="15 %", inject=fringe(0.15), needs="edges", visible=False),
+    Fault(finding="black under alpha", strength="0", inject=black_hidden, visible=False),
+    Fault(finding="junk under alpha", strength="noise, sigma 60", inject=junk(60), visible=False),
+    Fault(finding="junk under alpha", strength="noise, sigma 20", inject=junk(20), visible=False),
+    Fault(finding="shifted matte", strength="4 px", inject=shifted(4), needs="colour edge"),
+    Fault(finding="shifted matte", strength="2 px", inject=shifted(2), needs="colour edge"),
+    Fault(finding="shifted matte", strength="1 px", inject=shifted(1), needs="colour edge"),
+    Fault(finding="shifted matte", strength="0.5 px", inject=shifted(0.5), needs="colour edge", visible=False),
+    Fault(finding="delayed matte", strength="2 frames", inject=delayed(2), needs="motion"),
+    Fault(finding="delayed matte", strength="1 frame", inject=delayed(1), needs="motion"),
+    Fault(finding="flickering matte", strength="50 %", inject=flickering(0.5)),
+    Fault(finding="flickering matte", strength="15 %", inject=flickering(0.15)),
+    Fault(finding="flickering matte", strength="5 %", inject=flickering(0.05), visible=False),
+    Fault(finding="flickering matte", strength="one frame lost", inject=dropped_out),
+    Fault(finding="flickering matte", strength="edges boil", inject=boiling, needs="edges"),
+    Fault(finding="cut subject", strength="a quarter outside", inject=cut),
+    Fault(finding="letterbox", strength="1/4, solid black", inject=letterboxed(0.25, solid=True)),
+    Fault(finding="letterbox", strength="1/8, transparent black", inject=letterboxed(0.125, solid=False), needs="backdrop"),
+    Fault(finding="held frames", strength="every frame twice", inject=held, needs="motion"),
+)

@@ -1,0 +1,156 @@
+"""Findings: each fault is found in a clip that has it, a clean clip has none, and measures are what their formulas say."""
+
+import numpy as np
+import pytest
+
+from faults import FAULTS, Fault, clean_clip, with_alpha
+from wan_alpha.data.conform import at_size
+from wan_alpha.findings.alpha import hard_edge_share, limited_floor, noise_share
+from wan_alpha.findings.caption import caption_findings
+from wan_alpha.findings.colour import edge_pull, proportional_share
+from wan_alpha.findings.duplicates import duplicate_findings, signature
+from wan_alpha.findings.examine import Expected, examine
+from wan_alpha.findings.frame import held_share, scene_cuts
+from wan_alpha.findings.motion import space_shift
+from wan_alpha.findings.repair import bleed, denoise, repair, stretch, unpremultiply
+from wan_alpha.media.clip import RgbaClip
+
+EXPECTED = Expected(num_frames=17, fps=16.0)
+STAR_MOVING_UP = 6
+
+
+def names(clip: RgbaClip) -> list[str]:
+    return [finding.name for finding in examine(clip, expected=EXPECTED)]
+
+
+@pytest.fixture(scope="module")
+def star() -> RgbaClip:
+    return clean_clip(STAR_MOVING_UP, side=64)
+
+
+def test_a_clean_clip_has_no_findings(star):
+    assert names(star) == []
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.visible], ids=lambda fault: f"{fault.finding}, {fault.strength}")
+def test_a_fault_that_is_seen_is_found(fault: Fault, star):
+    assert fault.finding in names(fault.inject(star, np.random.default_rng(0)))
+
+
+def test_a_finding_says_where_how_bad_and_what_to_do(star):
+    halo = next(fault for fault in FAULTS if fault.finding == "halo")
+    finding = next(f for f in examine(halo.inject(star, np.random.default_rng(0)), expected=EXPECTED) if f.name == "halo")
+    assert finding.value > finding.limit
+    assert 0 <= finding.frame < 17
+    assert "levels" in finding.says
+    assert finding.line().startswith("warning: halo: edges are pulled by")
+
+
+def test_timing(star):
+    short = RgbaClip(rgb=star.rgb[:9], alpha=star.alpha[:9], fps=24.0)
+    assert {"short clip", "frame rate"} <= set(names(short))
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("", ["empty caption"]),
+        ("a fox", ["caption form"]),
+        ("A red fox. The background is transparent. Flat style. Close shot.", []),
+    ],
+)
+def test_captions(caption, found):
+    assert [finding.name for finding in caption_findings(caption)] == found
+
+
+def ramp(width: int = 64) -> np.ndarray:
+    """Alpha (1, 8, W) from 0 to 255."""
+    return np.broadcast_to(np.rint(np.linspace(0, 255, width)).astype(np.uint8), (1, 8, width)).copy()
+
+
+def test_proportional_colour_is_one_for_premultiplied_and_zero_for_straight():
+    alpha = ramp()
+    straight = np.full((*alpha.shape, 3), 200, np.uint8)
+    premul = np.rint(straight * (alpha[..., None] / 255)).astype(np.uint8)
+    assert proportional_share(premul, alpha).value == pytest.approx(1, abs=0.02)
+    assert proportional_share(straight, alpha).value == 0
+    assert proportional_share(np.zeros_like(premul), alpha) is None
+
+
+def test_edge_pull_is_the_distance_to_the_background_times_its_share(star):
+    """c = own + (1 - a) h (b - own) has the pull h |b - own|."""
+    own, background = np.array([200.0, 100.0, 50.0]), np.array([0.0, 200.0, 50.0])
+    share = 0.5 * (1 - star.alpha[..., None] / 255)
+    rgb = np.rint(own + share * (background - own)).astype(np.uint8)
+    expected = np.sqrt(np.mean((0.5 * (background - own)) ** 2))
+    assert edge_pull(rgb, star.alpha).value == pytest.approx(expected, rel=0.1)
+
+
+def test_shift_is_measured_below_a_pixel(star):
+    moved = np.rint(0.25 * star.alpha + 0.75 * np.roll(star.alpha, 1, axis=2)).astype(np.uint8)
+    assert space_shift(star.rgb, moved).value == pytest.approx(0.75, abs=0.3)
+    assert space_shift(star.rgb, star.alpha).value < 0.2
+
+
+def test_measures_that_do_not_apply():
+    glow = clean_clip(0, side=32)
+    soft = with_alpha(glow, np.full(glow.alpha.shape, 100))
+    assert hard_edge_share(soft.alpha) is None
+    assert limited_floor(ramp()).value == 0
+    assert noise_share(ramp()).value == 0
+
+
+def test_held_frames_leave_still_clips_alone(star):
+    still = np.repeat(star.alpha[:1], 8, axis=0)
+    assert held_share(np.repeat(star.rgb[:1], 8, axis=0), still).value == 0
+
+
+def test_scene_cuts_are_found_where_they_are(star):
+    other = clean_clip(0, side=64)
+    rgb, alpha = np.concatenate([star.rgb[:7], other.rgb[:6]]), np.concatenate([star.alpha[:7], other.alpha[:6]])
+    assert scene_cuts(rgb, alpha) == [7]
+    assert scene_cuts(star.rgb, star.alpha) == []
+    assert scene_cuts(star.rgb[:1], star.alpha[:1]) == []
+
+
+def test_duplicates_are_found_through_another_encoding_and_size(star):
+    other = clean_clip(3, side=64)
+    smaller = at_size(star, height=48, width=48, fill="crop")
+    noisy = with_alpha(star, star.alpha + np.random.default_rng(0).normal(0, 2, star.alpha.shape))
+    looks = [(name, signature(clip.rgb, clip.alpha)) for name, clip in (("a", star), ("b", other), ("c", noisy), ("d", smaller))]
+    found = duplicate_findings(looks)
+    assert sorted(found) == ["c", "d"]
+    assert "same as a" in found["c"].says
+
+
+def test_repairs_undo_their_fault(star):
+    faults = {fault.finding: fault for fault in FAULTS}
+    rng = np.random.default_rng(0)
+    for name in ("matte range", "premultiplied colour", "noisy matte"):
+        spoilt = faults[name].inject(star, rng)
+        kinds = [finding.repair for finding in examine(spoilt, expected=EXPECTED) if finding.repair]
+        assert name not in names(repair(spoilt, kinds)), name
+
+
+def test_stretch_and_unpremultiply_are_exact():
+    table = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    limited = np.rint(16 + table * (219 / 255)).astype(np.uint8)
+    assert np.abs(stretch(limited).astype(int) - table).max() <= 1
+    alpha = np.full((1, 4, 4), 51, np.uint8)
+    assert unpremultiply(np.full((1, 4, 4, 3), 20, np.uint8), alpha).max() == 100
+
+
+def test_denoise_keeps_soft_tails_and_edges(star):
+    tail = ramp(256)
+    middle = (tail > 2) & (tail < 253)
+    assert np.array_equal(denoise(tail)[middle], tail[middle])
+    changed = denoise(star.alpha).astype(int) - star.alpha
+    assert np.abs(changed).max() <= 2
+
+
+def test_bleed_changes_hidden_pixels_only(star):
+    filled = bleed(star.rgb * (star.alpha[..., None] > 0).astype(np.uint8), star.alpha)
+    seen = star.alpha > 0
+    assert np.array_equal(filled[seen], star.rgb[seen])
+    mean = star.rgb[star.alpha > 200].mean(axis=0)
+    assert np.abs(filled[~seen].mean(axis=0) - mean).max() < 25
