@@ -66,11 +66,12 @@ class PrepareReport:
         ]
 
 
-def write_tables(report: PrepareReport, folder: Path) -> None:
-    """metadata.csv (video,prompt), metadata.jsonl (with provenance: source, hash, changes) and report.json."""
+def write_tables(report: PrepareReport, folder: Path) -> tuple[str, ...]:
+    """metadata.csv (video,prompt), metadata.jsonl (with provenance: source, hash, changes) and report.json; returns their names."""
     _write(folder / REPORT, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
     _write(folder / PROVENANCE, "".join(json.dumps(_provenance(clip), ensure_ascii=False) + "\n" for clip in report.clips))
     write_manifest([(clip.video, clip.prompt) for clip in report.clips], folder / TABLE)
+    return REPORT, PROVENANCE, TABLE
 
 
 def _provenance(clip: ClipReport) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     with work_folder(config.output_path, on_stop=config.on_stop) as work:
         report = _prepare_all(sources, config, work)
         files = [path.name for clip in report.clips for path in pair_paths(work.path / clip.video)]
-        work.keep_only({*files})
-        write_tables(report, work.path)
-        write_run_record(work.path, verb="prepare", config=config, weights={}, started=started)
+        tables = write_tables(report, work.path)
+        record = write_run_record(work.path, verb="prepare", config=config, weights={}, started=started)
+        work.keep_only({*files, *tables, record.name})
         _publish(work.path, config.output_path)
     return report
 

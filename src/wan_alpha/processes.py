@@ -20,8 +20,8 @@ class ProcessDied:
 def run_all(function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int) -> Iterator[tuple[int, Result | ProcessDied]]:
     """(index, function(item)) for every item. num_workers = 0 stays in this process and in order; else results come as they finish.
 
-    An exception of the function is raised here. A worker process that dies gives ProcessDied for the item that ends it again when
-    it is alone in a fresh process. FUNCTION and items must be picklable.
+    An exception of the function is raised here. When a worker process dies, what is left is done one by one, and the item that ends
+    its process again gives ProcessDied. FUNCTION and items must be picklable.
     """
     if num_workers == 0:
         yield from ((index, function(item)) for index, item in enumerate(items))
@@ -32,8 +32,7 @@ def run_all(function: Callable[[Item], Result], items: Sequence[Item], *, num_wo
             del left[index]
             yield index, result
     except BrokenProcessPool:
-        for index, item in list(left.items()):
-            yield index, _alone(function, item)
+        yield from _one_by_one(function, left)
 
 
 def _in_pool(function: Callable[[Item], Result], items: dict[int, Item], num_workers: int) -> Iterator[tuple[int, Result]]:
@@ -53,12 +52,19 @@ def _in_pool(function: Callable[[Item], Result], items: dict[int, Item], num_wor
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(function: Callable[[Item], Result], item: Item) -> Result | ProcessDied:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, item).result()
-        except BrokenProcessPool:
-            return ProcessDied()
+def _one_by_one(function: Callable[[Item], Result], items: dict[int, Item]) -> Iterator[tuple[int, Result | ProcessDied]]:
+    """Each item alone in a process, so that the one that ends it is known; then in a fresh one."""
+    pool = _pool(1)
+    try:
+        for index, item in list(items.items()):
+            try:
+                yield index, pool.submit(function, item).result()
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = _pool(1)
+                yield index, ProcessDied()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:

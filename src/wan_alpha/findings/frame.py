@@ -9,7 +9,7 @@ from wan_alpha.findings.finding import OPAQUE, Alpha, Measure, Rgb, sampled
 BLACK = 20
 GRID = 16
 CUT = 0.25
-"""A cut changes the coarse picture by a quarter of its own mean level, and by three times what its neighbours change."""
+"""A cut changes the coarse picture by a quarter of its own mean level, and by 2.5 times what its neighbours change."""
 
 
 def letterbox_share(rgb: Rgb, alpha: Alpha) -> Measure:
@@ -65,13 +65,13 @@ def _difference(rgb: Rgb, alpha: Alpha, t: int) -> float:
 
 def scene_cuts(rgb: Rgb, alpha: Alpha) -> list[int]:
     """Frames at which a new scene begins: the coarse picture (16 x 16 means of colour * alpha, and of alpha) changes by more than a
-    quarter of its mean level, and by three times the larger of the changes before and after."""
+    quarter of its mean level, and by 2.5 times the larger of the changes before and after."""
     coarse = np.stack([thumb(c, a, grid=GRID) for c, a in zip(rgb, alpha, strict=True)])
     change = np.abs(np.diff(coarse, axis=0)).mean(axis=(1, 2, 3))
     level = np.maximum(coarse[1:].mean(axis=(1, 2, 3)), coarse[:-1].mean(axis=(1, 2, 3)))
     padded = np.pad(change, 1)
     around = np.maximum(padded[:-2], padded[2:])
-    return [int(t) + 1 for t in np.nonzero((change > CUT * np.maximum(level, 4)) & (change > 3 * around))[0]]
+    return [int(t) + 1 for t in np.nonzero((change > CUT * np.maximum(level, 4)) & (change > 2.5 * around))[0]]
 
 
 def thumb(rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"], *, grid: int) -> Float[np.ndarray, "G G 4"]:

@@ -1,0 +1,80 @@
+"""Captions: beside the clip, or from the user's own command."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from faults import clean_clip
+from wan_alpha.config import PrepareConfig
+from wan_alpha.data.captions import Captioner
+from wan_alpha.errors import DatasetError, UsageError
+from wan_alpha.media.write import write_webp
+from wan_alpha.prepare import prepare
+
+
+@pytest.fixture
+def clips(tmp_path) -> Path:
+    for name in ("a", "b;touch oops", "c"):
+        write_webp(clean_clip(6, side=16, num_frames=2), tmp_path / "in" / f"{name}.webp")
+    (tmp_path / "in" / "a.txt").write_text("from the text file")
+    (tmp_path / "in" / "a.json").write_text('{"caption": "not asked"}')
+    (tmp_path / "in" / "c.json").write_text('{"prompt": "from the JSON file", "fps": 3}')
+    return tmp_path / "in"
+
+
+def python(code: str) -> str:
+    return f"{sys.executable} -c '{code}'"
+
+
+def prompts(source: Path, **settings: object) -> dict[str, str]:
+    report = prepare(PrepareConfig(source=source, output_path=source.parent / "out", **settings))
+    return {clip.video: clip.prompt for clip in report.clips} | dict(report.skipped)
+
+
+def test_beside_the_clip_comes_first_then_the_command(clips):
+    found = prompts(clips, caption_command=python('import sys; print("seen:", sys.argv[1][-9:])') + " {clip}")
+    assert found == {"a": "from the text file", "b;touch oops": "seen: oops.webp", "c": "from the JSON file"}
+    assert sorted(path.name for path in clips.parent.iterdir()) == ["in", "out"]
+
+
+def test_without_a_command_the_name_speaks(clips):
+    assert prompts(clips)["b;touch oops"] == "b;touch oops"
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ('import sys; sys.exit("no model")', "exit code 1: no model"),
+        ("pass", "0 characters"),
+        ("import time; time.sleep(60)", "no answer within 0.3 s"),
+    ],
+)
+def test_a_captioner_that_fails_is_named_and_asked_again(clips, code, why):
+    started = time.monotonic()
+    found = prompts(clips, caption_command=python(code), caption_timeout_s=0.3, caption_retries=1, on_bad_sample="skip")
+    assert why in found["b;touch oops"]
+    assert "b;touch oops.webp" in found["b;touch oops"]
+    assert found["a"] == "from the text file"
+    assert time.monotonic() - started < 10
+
+
+def test_a_captioner_that_recovers(tmp_path):
+    code = f'import pathlib; p = pathlib.Path("{tmp_path}/tried"); ok = p.exists(); p.touch(); print("a fox" if ok else "")'
+    assert Captioner(command=python(code), timeout_s=10.0, retries=1).caption(tmp_path / "x.webp") == "a fox"
+
+
+def test_commands_that_cannot_be(tmp_path):
+    for command, message in (("", "nothing"), ("'open", "No closing quotation")):
+        with pytest.raises(UsageError, match=message):
+            Captioner(command=command, timeout_s=1.0, retries=0)
+    with pytest.raises(UsageError, match="a command that runs"):
+        Captioner(command="/nowhere/captioner", timeout_s=1.0, retries=0).caption(tmp_path / "x.webp")
+
+
+def test_broken_files(clips):
+    (clips / "c.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"c\.json.*broken JSON"):
+        prompts(clips)
+    assert "broken JSON" in prompts(clips, on_bad_sample="skip")["c"]
