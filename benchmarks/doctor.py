@@ -50,7 +50,7 @@ def procedural(count: int, first_seed: int) -> Iterator[Case]:
 def real(folder: Path) -> Iterator[Case]:
     for found in find_clips(folder):
         clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha)
-        yield found.name, clip, {"edges"} if "asteroid" in found.name or "ship" in found.name else set()
+        yield found.name, clip, {"edges", "solid edges"} if "asteroid" in found.name or "ship" in found.name else set()
 
 
 def applies(fault: Fault, clip: RgbaClip, has: set[str]) -> bool:

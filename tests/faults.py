@@ -155,7 +155,7 @@ def dropped_out(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
 
 
 def boiling(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
-    """Edges wander by up to a pixel from frame to frame, each 8 x 8 block by itself: an automatic matte."""
+    """Edges wander by up to two pixels from frame to frame, each 8 x 8 block by itself: an automatic matte."""
     gain = rng.uniform(-1, 1, (clip.num_frames, -(-clip.height // 8), -(-clip.width // 8))).repeat(8, axis=1).repeat(8, axis=2)
     gain = gain[:, : clip.height, : clip.width]
     wide, narrow = (kind(clip.alpha, size=5).astype(float) for kind in (largest, smallest))
@@ -199,7 +199,7 @@ FAULTS = (
     Fault(finding="matte range", strength="16-235, crf 18", inject=lambda clip, rng: coded_matte(18)(limited(clip, rng), rng)),
     Fault(finding="inverted matte", strength="255 - a", inject=lambda clip, rng: with_alpha(clip, 255 - clip.alpha.astype(int))),
     Fault(finding="binary matte", strength="threshold", inject=contrast(1e6), needs="edges"),
-    Fault(finding="binary matte", strength="contrast x 16", inject=contrast(16), needs="edges"),
+    Fault(finding="binary matte", strength="contrast x 16", inject=contrast(16), needs="solid edges"),
     Fault(finding="binary matte", strength="contrast x 4", inject=contrast(4), needs="edges", visible=False),
     Fault(finding="noisy matte", strength="H.264 crf 28", inject=coded_matte(28)),
     Fault(finding="noisy matte", strength="H.264 crf 23", inject=coded_matte(23)),
@@ -221,7 +221,7 @@ FAULTS = (
     Fault(finding="flickering matte", strength="15 %", inject=flickering(0.15)),
     Fault(finding="flickering matte", strength="5 %", inject=flickering(0.05), visible=False),
     Fault(finding="flickering matte", strength="one frame lost", inject=dropped_out),
-    Fault(finding="flickering matte", strength="edges boil", inject=boiling, needs="edges"),
+    Fault(finding="boiling edges", strength="up to 2 px, 8 x 8 blocks", inject=boiling, needs="edges"),
     Fault(finding="cut subject", strength="a quarter outside", inject=cut),
     Fault(finding="letterbox", strength="1/4, solid black", inject=letterboxed(0.25, solid=True)),
     Fault(finding="letterbox", strength="1/8, transparent black", inject=letterboxed(0.125, solid=False), needs="backdrop"),

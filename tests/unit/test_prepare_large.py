@@ -120,11 +120,17 @@ def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+def stopped(config: PrepareConfig, monkeypatch) -> None:
+    """A run that Ctrl-C ends after the last clip."""
+    with monkeypatch.context() as patch:
+        patch.setattr("wan_alpha.prepare.write_tables", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+
+
 @pytest.mark.parametrize(("on_stop", "left"), [("keep", ["in", "out.partial"]), ("clean", ["in"])])
 def test_on_stop(two, tmp_path, monkeypatch, on_stop, left):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("wan_alpha.prepare.write_tables", interrupted)
-        prepare(settings(two, tmp_path / "out", on_stop=on_stop))
+    stopped(settings(two, tmp_path / "out", on_stop=on_stop), monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     written = count_calls(monkeypatch, "wan_alpha.prepare.write_pair")
     assert len(prepare(settings(two, tmp_path / "out")).clips) == 2
@@ -132,19 +138,15 @@ def test_on_stop(two, tmp_path, monkeypatch, on_stop, left):
 
 
 def test_what_was_finished_is_made_again_when_something_changed(two, tmp_path, monkeypatch):
-    def stopped() -> None:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("wan_alpha.prepare.write_tables", interrupted)
-            prepare(settings(two, tmp_path / "out", on_stop="keep"))
-
-    stopped()
+    config = settings(two, tmp_path / "out", on_stop="keep")
+    stopped(config, monkeypatch)
     (two / "a.txt").write_text("another caption")
     (tmp_path / "out.partial" / "b_rgb.mp4").write_bytes(b"damaged meanwhile")
     written = count_calls(monkeypatch, "wan_alpha.prepare.write_pair")
-    report = prepare(settings(two, tmp_path / "out", on_stop="keep"))
+    report = prepare(config)
     assert len(written) == 2
     assert [clip.prompt for clip in report.clips] == ["another caption", "b"]
-    stopped()
+    stopped(config, monkeypatch)
     assert prepare(settings(two, tmp_path / "out", resize="pad", height=48, width=32)).clips[0].height == 48
 
 

@@ -53,7 +53,7 @@ def noise_share(alpha: Alpha) -> Measure:
     """Share of the almost empty and almost solid pixels that differ from the median of their 3 x 3 neighbourhood.
 
     Almost: within 12 levels of 0 or 255, in a neighbourhood within 24. A soft tail, quantised to 8 bits, is flat or monotone there
-    and equals its median; a codec's ringing does not. A matte that is as rough in between (30 % of the pixels or more, and three
+    and equals its median; a codec's ringing does not. A matte that is as rough in between (38 % of the pixels or more, and three
     fifths of all rough pixels) was drawn so: 0.
     """
     frames = sampled(len(alpha))
@@ -63,7 +63,7 @@ def noise_share(alpha: Alpha) -> Measure:
     almost = ((high <= 2 * NEAR) & (chosen <= NEAR)) | ((low >= 255 - 2 * NEAR) & (chosen >= 255 - NEAR))
     between = ~almost & (high.astype(np.int16) - low <= 64)
     noisy, drawn = (rough & almost).sum(axis=(1, 2)), int((rough & between).sum())
-    as_drawn = drawn >= 0.3 * max(1, between.sum()) and drawn >= 0.6 * (drawn + noisy.sum())
+    as_drawn = drawn >= 0.38 * max(1, between.sum()) and drawn >= 0.6 * (drawn + noisy.sum())
     share = 0.0 if as_drawn else float(noisy.sum() / max(1, almost.sum()))
     return Measure(value=share, frame=frames[int(noisy.argmax())])
 

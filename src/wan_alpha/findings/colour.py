@@ -32,15 +32,16 @@ def proportional_share(rgb: Rgb, alpha: Alpha) -> Measure | None:
 def edge_pull(rgb: Rgb, alpha: Alpha) -> Measure | None:
     """How far colour is pulled away from the subject's own towards one other colour as alpha falls, in levels (root mean square).
 
-    At edges (soft pixels with both solid and empty ones within 2 pixels) c is compared with c_in, the mean of the solid pixels there.
+    At edges (alpha 16..200, with solid pixels, 220 and more, and empty ones within 2 pixels) c is compared with c_in, the mean of
+    the solid pixels there.
     A fringe of a background b, mixed in with strength h, is c - c_in = (1 - a)(h b - h c_in): least squares in h b and h, over
     pixels and channels. The value is |h b - h c_in|, where the fit explains at least 30 % of the difference; else 0.
     """
     frames = sampled(len(alpha))
     a, c = alpha[frames], rgb[frames].astype(np.float64)
-    solid = (a >= 250).astype(np.float64)
+    solid = (a >= 220).astype(np.float64)
     near_solid = box_sum(solid, radius=2)
-    edge = (a >= 16) & (a <= 239) & (near_solid >= 2) & (smallest(a, size=5) <= 5)
+    edge = (a >= 16) & (a <= 200) & (near_solid >= 2) & (smallest(a, size=5) <= 5)
     if edge.sum() < MIN_SOFT_PIXELS:
         return None
     own = box_sum(c * solid[..., None], radius=2)[edge] / near_solid[edge][:, None]

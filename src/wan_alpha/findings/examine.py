@@ -6,7 +6,7 @@ from wan_alpha.findings.alpha import border_touch, empty_share, hard_edge_share,
 from wan_alpha.findings.colour import edge_pull, hidden_black_share, hidden_roughness, proportional_share
 from wan_alpha.findings.finding import Check, Finding
 from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error
-from wan_alpha.findings.motion import flicker, space_shift, time_lag
+from wan_alpha.findings.motion import boiling, flicker, space_shift, time_lag
 from wan_alpha.media.clip import RgbaClip
 
 
@@ -81,6 +81,14 @@ CHECKS = (
         measure=lambda clip: flicker(clip.alpha),
     ),
     Check(
+        name="boiling edges",
+        severity="warning",
+        limit=0.03,
+        says="{value:.0%} of the matte's edges goes up and down while the colour stands still",
+        do="look at it, and smooth the matte over time where it was made",
+        measure=lambda clip: boiling(clip.rgb, clip.alpha),
+    ),
+    Check(
         name="premultiplied colour",
         severity="error",
         limit=0.85,
@@ -126,8 +134,8 @@ CHECKS = (
     Check(
         name="delayed matte",
         severity="warning",
-        limit=0.5,
-        says="the matte is {value:.0f} frames {detail} the colour",
+        limit=0.4,
+        says="the matte is {value:.1f} frames {detail} the colour",
         do="cut both so that they begin together",
         measure=lambda clip: time_lag(clip.rgb, clip.alpha),
     ),

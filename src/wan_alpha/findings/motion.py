@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wan_alpha.findings.filters import Floats, gradients
+from wan_alpha.findings.filters import Floats, gradients, largest, smallest
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
 
 MAX_SHIFT = 8
@@ -10,6 +10,8 @@ MAX_LAG = 4
 MAX_CONSECUTIVE = 33
 VISIBLE_STEP = 8
 MIN_AREA = 0.002
+STILL = 12
+MIN_SIDE = 0.1
 MAX_DISAGREEMENT = 3
 FINE = 3
 CLEAR_CONTRAST = 1.4
@@ -69,23 +71,33 @@ def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
     """Frames between the matte and the colour: the lag at which the colour's edges stand out most along the matte's.
 
     Contrast at lag k is the mean of the colour's edges in frame t, weighted with the matte's in frame t + k, over their mean in all
-    the places that the matte's edge passes. A lag counts when its contrast is 5 % above that of no lag. None for fewer than 13
-    frames, and where colour has no edge along the matte.
+    the places that the matte's edge passes; a lag needs 5 % more than none. It is taken along edges that appear and along those
+    that go, and the mean counts: colour that ends a little outside the matte leads on one side and trails on the other.
+    None for fewer than 13 frames, for what only grows or shrinks, and where colour has no edge along the matte.
     """
     if len(alpha) < 3 * MAX_LAG + 1:
         return None
     start = max(0, (len(alpha) - MAX_CONSECUTIVE) // 2)
-    span = slice(start, start + MAX_CONSECUTIVE)
-    matte = _edges(alpha[span].astype(np.float32)[..., None])
+    values = alpha[start : start + MAX_CONSECUTIVE].astype(np.float32)
+    matte, change = _edges(values[..., None]), np.gradient(values, axis=0)
+    colour = _edges(rgb[start : start + MAX_CONSECUTIVE].astype(np.float32)) * (matte.max(axis=0) > 0)
+    sides = matte * (change > VISIBLE_STEP), matte * (change < -VISIBLE_STEP)
+    if min(float(side.sum()) for side in sides) < MIN_SIDE * float(matte.sum()):
+        return None
+    lags = [lag for side in sides if (lag := _clear_lag(colour, side)) is not None]
+    mean = sum(lags) / 2
+    return Measure(value=abs(mean), detail="ahead of" if mean < 0 else "behind") if len(lags) == 2 else None
+
+
+def _clear_lag(colour: Floats, matte: Floats) -> int | None:
+    """The lag of the highest contrast, or 0 when none is clearly better than that; None without contrast at any."""
     passed = matte.max(axis=0) > 0
-    colour = _edges(rgb[span].astype(np.float32)) * passed
     background = float(colour[:, passed].mean()) if passed.any() else 0.0
     contrast = {lag: _contrast(colour, matte, lag=lag) / max(background, 1e-6) for lag in range(-MAX_LAG, MAX_LAG + 1)}
     best = max(contrast, key=lambda lag: contrast[lag])
     if contrast[best] < CLEAR_CONTRAST:
         return None
-    clear = contrast[best] > 1.05 * contrast[0]
-    return Measure(value=float(abs(best)) if clear else 0.0, detail="ahead of" if best < 0 else "behind")
+    return best if contrast[best] > 1.05 * contrast[0] else 0
 
 
 def _edges(values: Floats) -> Floats:
@@ -101,23 +113,39 @@ def _contrast(colour: Floats, matte: Floats, *, lag: int) -> float:
 
 
 def flicker(alpha: Alpha) -> Measure | None:
-    """How much of the matte goes up and down from frame to frame; the largest of three shares.
+    """How much of the whole matte goes up and down from frame to frame; the larger of two shares.
 
-    Of the whole: min(|d1|, |d2|, |d3|) / S, mean over time, where d1, d2, d3 are three steps in a row, of alternating sign, of the
-    sum S of alpha. Of its pixels, at half weight, for textures move: the same per pixel, of steps above 8 levels, summed. Of single
-    frames, at half weight: what a frame has less than both of its neighbours. A passing edge reverses once, a flicker again and again.
+    min(|d1|, |d2|, |d3|) / S, mean over time, where d1, d2, d3 are three steps in a row, of alternating sign, of the sum S of
+    alpha; and, at half weight, what a single frame has less than both of its neighbours.
     """
     if len(alpha) < 4:
         return None
     total = alpha.sum(axis=(1, 2), dtype=np.float64)
-    size = max(1.0, float(total[1:-2].sum()))
     whole = _alternation(np.diff(total))
-    pixels = np.array([_pixel_alternation(alpha[t : t + 4]) for t in range(len(alpha) - 3)])
     lower = np.minimum(total[:-2], total[2:])
     dips = np.where(lower > 255 * MIN_AREA * alpha[0].size, (lower - total[1:-1]) / np.maximum(lower, 1), 0).clip(min=0)
-    shares = (float(whole.sum() / size), float(pixels.sum() / size) / 2, float(dips.max()) / 2)
-    frame = (int(whole.argmax()), int(pixels.argmax()), int(dips.argmax()))[int(np.argmax(shares))] + 1
+    shares = float(whole.sum() / max(1.0, total[1:-2].sum())), float(dips.max()) / 2
+    frame = int((whole if shares[0] > shares[1] else dips).argmax()) + 1
     return Measure(value=max(shares), frame=frame)
+
+
+def boiling(rgb: Rgb, alpha: Alpha) -> Measure | None:
+    """How much of the matte's edges goes up and down while the colour stands still.
+
+    Per pixel min(|d1|, |d2|, |d3|) of three alternating steps of alpha, of more than 8 levels each, where no channel of the colour
+    changes by more than 12; summed, over the sum of the edges (3 x 3 maximum - minimum). A passing edge reverses once, and fire or
+    smoke changes colour with its alpha; an automatic matte does neither.
+    """
+    if len(alpha) < 4:
+        return None
+    amount = np.zeros(len(alpha) - 3)
+    for t in range(len(amount)):
+        least = _alternation(np.diff(alpha[t : t + 4].astype(np.float32), axis=0))[0]
+        still = np.abs(np.diff(rgb[t : t + 4].astype(np.int16), axis=0)).max(axis=(0, -1)) <= STILL
+        amount[t] = float(least[still & (least > VISIBLE_STEP)].sum())
+    inner = alpha[1:-2]
+    edges = float((largest(inner).astype(np.int16) - smallest(inner)).sum())
+    return Measure(value=float(amount.sum() / max(1.0, edges)), frame=int(amount.argmax()) + 1)
 
 
 def _alternation(steps: Floats) -> Floats:
@@ -125,8 +153,3 @@ def _alternation(steps: Floats) -> Floats:
     d1, d2, d3 = steps[:-2], steps[1:-1], steps[2:]
     least = np.minimum(np.minimum(np.abs(d1), np.abs(d2)), np.abs(d3))
     return np.where((d1 * d2 < 0) & (d2 * d3 < 0), least, 0)
-
-
-def _pixel_alternation(four: Alpha) -> float:
-    least = _alternation(np.diff(four.astype(np.float32), axis=0))
-    return float(np.sum(least[least > VISIBLE_STEP]))
