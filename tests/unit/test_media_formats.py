@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.images import timing
+from wan_alpha.media.timeline import timing
 from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
 
 LEVELS = np.arange(256, dtype=np.uint8)

@@ -2,21 +2,30 @@
 
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from wan_alpha.errors import MediaError
 
+Bits = Literal[8, 16]
+Colour = UInt8[np.ndarray, "T H W 3"] | UInt16[np.ndarray, "T H W 3"]
+Matte = UInt8[np.ndarray, "T H W"] | UInt16[np.ndarray, "T H W"]
+
+# A header may claim anything: what it claims is held against these before memory is taken.
 MAX_SIDE = 16384
+MAX_PIXELS = 64 * 2**20
 MAX_FRAMES = 100_000
-MAX_BYTES = 16 * 2**30
+MAX_BYTES = 8 * 2**30
 CODEC_ERRORS = (
     av.FFmpegError,
     OSError,
@@ -25,6 +34,10 @@ CODEC_ERRORS = (
     SyntaxError,  # Pillow's word for a broken PNG
     IndexError,
     struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    RuntimeError,  # zipfile's word for an encrypted entry, OpenEXR's for everything
+    MemoryError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -32,18 +45,32 @@ CODEC_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RgbaClip:
-    """Straight-alpha sRGB, 8 bits per channel; colour where alpha is 0 is whatever the source had there."""
+    """Straight-alpha sRGB, 8 or 16 bits per channel (colour and alpha alike); under alpha 0 is whatever colour the source had there."""
 
-    rgb: UInt8[np.ndarray, "T H W 3"]
-    alpha: UInt8[np.ndarray, "T H W"]
+    rgb: Colour
+    alpha: Matte
     fps: float
-    """Frames per second, above 0."""
+    """Frames per second, above 0: the mean where the rate varies."""
+    times: tuple[float, ...] | None = None
+    """Seconds at which each frame begins, for a source of variable rate; None: frame i begins at i / fps."""
 
     def __post_init__(self) -> None:
-        if self.rgb.shape != (*self.alpha.shape, 3):
-            raise MediaError(
-                "clip", got=f"colour {self.rgb.shape} with alpha {self.alpha.shape}", expected="equal frames, height and width"
-            )
+        if self.rgb.shape != (*self.alpha.shape, 3) or self.rgb.dtype != self.alpha.dtype:
+            got = f"colour {self.rgb.shape} {self.rgb.dtype} with alpha {self.alpha.shape} {self.alpha.dtype}"
+            raise MediaError("clip", got=got, expected="equal frames, height, width and bits")
+
+    @property
+    def bits(self) -> Bits:
+        return 8 if self.alpha.dtype == np.uint8 else 16
+
+    @property
+    def top(self) -> int:
+        """The level of opaque alpha and of white: 255 or 65535."""
+        return (1 << self.bits) - 1
+
+    def with_bits(self, bits: Bits) -> "RgbaClip":
+        """The clip at 8 or 16 bits per channel, rounded; 8 bits to 16 and back is exact."""
+        return replace(self, rgb=change_bits(self.rgb, bits), alpha=change_bits(self.alpha, bits))
 
     @property
     def num_frames(self) -> int:
@@ -57,15 +84,37 @@ class RgbaClip:
     def width(self) -> int:
         return self.alpha.shape[2]
 
-    def rgba(self) -> UInt8[np.ndarray, "T H W 4"]:
+    def rgba(self) -> UInt8[np.ndarray, "T H W 4"] | UInt16[np.ndarray, "T H W 4"]:
         return np.concatenate([self.rgb, self.alpha[..., None]], axis=-1)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """Frames of one file, 8 or 16 bits; alpha is None when the file has no alpha channel, fps when it states no rate."""
+
+    rgb: Colour
+    alpha: Matte | None
+    fps: float | None
+    times: tuple[float, ...] | None = None
+    """As in RgbaClip."""
+    premultiplied: bool = False
+    """What the file itself says of its colour."""
+
+
+def change_bits(levels: np.ndarray, bits: Bits) -> np.ndarray:
+    """Full-range uint8 or uint16 levels at BITS bits, rounded to nearest: 255 <-> 65535."""
+    if levels.dtype == np.uint8:
+        return levels if bits == 8 else levels * np.uint16(257)
+    return levels if bits == 16 else ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def check_size(path: Path, *, width: int, height: int, num_frames: int = 1) -> None:
-    """Refuse absurd sizes before memory is taken for them."""
+    """Refuse absurd sizes before memory is taken for them: MAX_SIDE, MAX_PIXELS of a frame, MAX_FRAMES, MAX_BYTES of the clip."""
     size = f"{num_frames} frames of {width}x{height}"
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise MediaError(path, got=size, expected=f"sides of 1 to {MAX_SIDE} pixels", do="resize the clip first")
+    if width * height > MAX_PIXELS:
+        raise MediaError(path, got=size, expected=f"at most {MAX_PIXELS >> 20} million pixels a frame", do="resize the clip first")
     if num_frames > MAX_FRAMES:
         raise MediaError(path, got=size, expected=f"at most {MAX_FRAMES} frames", do="cut the clip into parts")
     if num_frames * width * height * 4 > MAX_BYTES:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_alpha.errors import DatasetError
-from wan_alpha.media.images import STILL_SUFFIXES, is_animation, natural_key, still_files
+from wan_alpha.media.animation import is_animation
 from wan_alpha.media.read import MEDIA_SUFFIXES
+from wan_alpha.media.stills import STILL_SUFFIXES, natural_key, still_files
 
 log = logging.getLogger(__name__)
 

@@ -1,43 +1,64 @@
-"""Open any RGBA clip or colour + matte pair. Every frame, straight alpha, 8 bits, the file's own frame rate."""
+"""Open any RGBA clip or colour + matte pair. Every frame, straight alpha, 8 or 16 bits, the file's own frame rate."""
 
 import logging
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media import images, video
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media import animation, stills, video
+from wan_alpha.media.alpha_mode import AlphaMode, as_straight
+from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits
+from wan_alpha.media.timeline import timeline
 
 log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
-MEDIA_SUFFIXES = tuple(dict.fromkeys(images.ANIMATION_SUFFIXES + VIDEO_SUFFIXES))
+MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
 
 
-def read_rgba(path: Path, *, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None) -> RgbaClip:
-    """A clip with its own alpha channel: a folder of PNG or WebP stills, animated WebP / PNG / GIF, or RGBA .mov, .webm, .mkv.
+def read_rgba(
+    path: Path,
+    *,
+    fps_if_unknown: float = 16.0,
+    start: int = 0,
+    count: int | None = None,
+    bits: Bits = 8,
+    alpha_mode: AlphaMode = "file",
+) -> RgbaClip:
+    """A clip with its own alpha channel: a folder or zip of stills, animated WebP / PNG / GIF, or RGBA .mov, .webm, .mkv.
 
-    Frames [start, start + count), all of them by default. A file without alpha, a damaged one, or one that is too short for the
-    window raises MediaError.
+    Frames [start, start + count), all of them by default. bits = 16 gives 16 bits per channel where the file's alpha has more than
+    8. alpha_mode: alpha_mode.as_straight. A file without alpha, a damaged one, or one that is too short for the window raises
+    MediaError.
     """
-    decoded = _decode(path, start=start, count=count)
+    decoded = _decode(path, start=start, count=count, bits=bits)
     if decoded.alpha is None:
         raise MediaError(
             path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
         )
     _check_window(path, len(decoded.alpha), start, count)
-    return RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown)
+    clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown, times=decoded.times)
+    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
 
 
-def read_pair(rgb_path: Path, alpha_path: Path, *, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None) -> RgbaClip:
-    """Colour from one file, alpha from the luma of another; both must have the same frames and size.
+def read_pair(
+    rgb_path: Path,
+    alpha_path: Path,
+    *,
+    fps_if_unknown: float = 16.0,
+    start: int = 0,
+    count: int | None = None,
+    bits: Bits = 8,
+    alpha_mode: AlphaMode = "file",
+) -> RgbaClip:
+    """Colour from one file, alpha from the luma of another; both must have the same frames and size. Else as read_rgba.
 
-    Limited-range mattes are stretched to 0..255 (untagged ones: see colour.matte_is_full_range).
+    Limited-range mattes are stretched to full range (untagged ones: see colour.matte_is_full_range).
     """
-    decoded = _decode(rgb_path, start=start, count=count)
-    alpha, matte_fps = read_matte(alpha_path, start=start, count=count)
+    alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=bits)
+    depth: Bits = 8 if alpha.dtype == np.uint8 else 16
+    decoded = _decode(rgb_path, start=start, count=count, bits=depth)
     if len(decoded.rgb) != len(alpha):
         raise MediaError(
             alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length"
@@ -48,52 +69,61 @@ def read_pair(rgb_path: Path, alpha_path: Path, *, fps_if_unknown: float = 16.0,
     _check_window(rgb_path, len(alpha), start, count)
     if decoded.fps and matte_fps and abs(decoded.fps - matte_fps) > 0.01:
         log.warning("%s: %.3f frames per second, its matte has %.3f; the colour's rate is kept", rgb_path, decoded.fps, matte_fps)
-    return RgbaClip(rgb=decoded.rgb, alpha=alpha, fps=decoded.fps or matte_fps or fps_if_unknown)
+    fps = decoded.fps or matte_fps or fps_if_unknown
+    clip = RgbaClip(rgb=change_bits(decoded.rgb, depth), alpha=alpha, fps=fps, times=decoded.times)
+    return as_straight(clip, rgb_path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
 
 
-def read_matte(path: Path, *, start: int = 0, count: int | None = None) -> tuple[UInt8[np.ndarray, "T H W"], float | None]:
+def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
     """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel."""
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
-        return video.read_matte_video(path, start=start, count=count)
-    decoded = _decode(path, start=start, count=count)
+        return video.read_matte_video(path, start=start, count=count, bits=bits)
+    decoded = _decode(path, start=start, count=count, bits=bits)
     return np.ascontiguousarray(decoded.rgb[..., 1]), decoded.fps
 
 
 def read_clip(
-    *, rgba: Path | None, rgb: Path | None, alpha: Path | None, fps_if_unknown: float = 16.0, start: int = 0, count: int | None = None
+    *,
+    rgba: Path | None,
+    rgb: Path | None,
+    alpha: Path | None,
+    fps_if_unknown: float = 16.0,
+    start: int = 0,
+    count: int | None = None,
+    bits: Bits = 8,
+    alpha_mode: AlphaMode = "file",
 ) -> RgbaClip:
     """read_rgba or read_pair, whichever the given paths call for."""
     if rgba is not None:
-        return read_rgba(rgba, fps_if_unknown=fps_if_unknown, start=start, count=count)
+        return read_rgba(rgba, fps_if_unknown=fps_if_unknown, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
     if rgb is None or alpha is None:
         raise MediaError(rgb or alpha or "clip", got="half a pair", expected="colour and matte")
-    return read_pair(rgb, alpha, fps_if_unknown=fps_if_unknown, start=start, count=count)
+    return read_pair(rgb, alpha, fps_if_unknown=fps_if_unknown, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
 
 
 def count_frames(path: Path) -> int:
     """Frames of a clip, as read_rgba and read_pair count them."""
-    if path.is_dir():
-        return len(images.still_files(path))
-    return count_video(path) if _kind(path) == "video" else images.count_animation_frames(path)
+    kind = _kind(path)
+    if kind == "stills":
+        return len(stills.still_series(path))
+    return timeline(path).count if kind == "video" else animation.count_animation_frames(path)
 
 
-def count_video(path: Path) -> int:
-    return video.count_video_frames(path)
-
-
-def _decode(path: Path, *, start: int, count: int | None) -> video.Decoded:
-    if path.is_dir():
-        return images.read_folder(path, start=start, count=count)
-    if _kind(path) == "video":
-        return video.read_video(path, start=start, count=count)
-    return images.read_animation(path, start=start, count=count)
+def _decode(path: Path, *, start: int, count: int | None, bits: Bits) -> Decoded:
+    readers = {"stills": stills.read_series, "video": video.read_video, "image": animation.read_animation}
+    decoded = readers[_kind(path)](path, start=start, count=count, bits=bits)
+    if decoded.times is not None:
+        log.info("%s: variable frame rate, %.3f per second on average; frame times are kept", path, decoded.fps or 0)
+    return decoded
 
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
+    if path.is_dir() or suffix == stills.ARCHIVE_SUFFIX:
+        return "stills"
     if suffix in VIDEO_SUFFIXES:
         return "video"
-    if suffix in images.ANIMATION_SUFFIXES:
+    if suffix in MEDIA_SUFFIXES:
         return "image"
     if not path.exists():
         raise MediaError(path, got="no such file", expected="a clip")

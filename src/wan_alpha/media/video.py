@@ -1,8 +1,7 @@
-"""Video files through PyAV: every frame in order, alpha intact, an error for a file that ends early."""
+"""Video files through PyAV: every frame in order or a window of them, alpha intact, an error for a file that ends early."""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,119 +9,168 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import check_size, codec_threads, media_errors
-from wan_alpha.media.colour import frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.clip import Bits, Decoded, Matte, check_size, codec_threads, media_errors
+from wan_alpha.media.colour import alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.timeline import Timeline, damaged, open_video, timeline, video_stream
 
 log = logging.getLogger(__name__)
 
 # FFmpeg's own VP8/VP9 decoders drop alpha without a word; libvpx decodes it.
 ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Packets of their own for pictures that are never shown.
+HIDDEN_FRAMES = ("vp8",)
+ALPHA_TAG = "wan_alpha_mode"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded:
-    """Frames of a file; alpha is None when the file has no alpha channel, fps when it states no rate."""
-
-    rgb: UInt8[np.ndarray, "T H W 3"]
-    alpha: UInt8[np.ndarray, "T H W"] | None
-    fps: float | None
-
-
-def read_video(path: Path, *, start: int = 0, count: int | None = None) -> Decoded:
-    """Frames [start, start + count) of a video with its own alpha channel, if it has one."""
+def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
+    """Frames [start, start + count) of a video with its own alpha channel, if it has one; at 16 bits where that has more than 8."""
     rgb, alpha = [], []
-    for frame in _frames(path, start=start, count=count):
+    line = timeline(path)
+    for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
-            rgb.append(frame_rgb(frame))
-            alpha.append(frame_alpha(frame))
-    masks = [a for a in alpha if a is not None]
-    return Decoded(rgb=np.stack(rgb), alpha=np.stack(masks) if len(masks) == len(rgb) else None, fps=video_fps(path))
+            depth: Bits = 16 if bits == 16 and alpha_bits(frame) > 8 else 8
+            rgb.append(_upright(path, frame, frame_rgb(frame, bits=depth)))
+            matte = frame_alpha(frame, bits=depth)
+            alpha += [] if matte is None else [_upright(path, frame, matte)]
+    _check_equal_sizes(path, rgb)
+    stated = _stated_mode(path) == "premultiplied" if alpha else False
+    masks = np.stack(alpha) if len(alpha) == len(rgb) else None
+    return Decoded(rgb=np.stack(rgb), alpha=masks, fps=line.fps, times=window_times(line.times, start, count), premultiplied=stated)
 
 
-def read_matte_video(path: Path, *, start: int = 0, count: int | None = None) -> tuple[UInt8[np.ndarray, "T H W"], float | None]:
-    """Alpha from the luma plane of a matte video, in full range, and the frame rate."""
-    full_range, frames = None, []
-    for index, frame in enumerate(_frames(path, start=0, count=None if count is None else start + count)):
+def read_matte_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
+    """Alpha from the luma plane of a matte video, in full range, and the frame rate. Range is judged on the file's first frame."""
+    frames = []
+    line = timeline(path)
+    full_range = _matte_range(path, line)
+    for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
-            if full_range is None:
-                full_range = matte_is_full_range(frame)
-                if int(frame.color_range) == 0 and not frame.format.is_rgb and not frame.format.name.startswith("gray"):
-                    log.info("%s: no range tag; read as %s range", path, "full" if full_range else "limited")
-            if index >= start:
-                frames.append(frame_matte(frame, full_range=full_range))
-    if not frames:
-        raise _no_frame(path, start)
-    return np.stack(frames), video_fps(path)
+            depth: Bits = 16 if bits == 16 and frame.format.components[0].bits > 8 else 8
+            frames.append(_upright(path, frame, frame_matte(frame, full_range=full_range, bits=depth)))
+    _check_equal_sizes(path, frames)
+    return np.stack(frames), line.fps
 
 
-def video_fps(path: Path) -> float | None:
-    """Mean frame rate that the file states."""
-    with media_errors(path), _open(path) as container:
-        stream = _stream(container, path)
-        rate = stream.average_rate or stream.guessed_rate
-        return float(rate) if rate else None
+def window_times(times: tuple[float, ...] | None, start: int, count: int | None) -> tuple[float, ...] | None:
+    """Times of a window, from its own first frame on."""
+    chosen = times[start : None if count is None else start + count] if times else ()
+    return tuple(t - chosen[0] for t in chosen) or None
 
 
-def count_video_frames(path: Path) -> int:
-    """Number of frames: the container's own count, else one pass over the packets without decoding."""
-    with media_errors(path), _open(path) as container:
-        stream = _stream(container, path)
-        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+def _matte_range(path: Path, line: Timeline) -> bool:
+    with media_errors(path):
+        frame = next(_frames(path, line, start=0, count=1))
+        full_range = matte_is_full_range(frame)
+    if int(frame.color_range) == 0 and not frame.format.is_rgb and not frame.format.name.startswith("gray"):
+        log.info("%s: no range tag; read as %s range", path, "full" if full_range else "limited")
+    return full_range
 
 
-def _frames(path: Path, *, start: int, count: int | None) -> Iterator[av.VideoFrame]:
-    """Decode from the first frame on; frames before START are decoded and dropped, so that windows are exact in every container."""
-    index = packets = 0
-    with media_errors(path), _open(path) as container:
-        stream = _stream(container, path)
-        check_size(path, width=stream.codec_context.width, height=stream.codec_context.height, num_frames=count or stream.frames or 1)
-        decoder = _decoder(stream)
-        last_time = longest_gap = 0.0
-        for packet in container.demux(stream):
-            packets += packet.size > 0
-            if packet.is_corrupt:
-                raise _truncated(path, f"a broken packet after {index} frames", f"{stream.frames or 'only whole'} frames")
-            for frame in decoder.decode(packet if packet.size else None):
-                if frame.is_corrupt:
-                    raise _truncated(path, f"a broken frame {index}", "whole frames")
-                longest_gap = max(longest_gap, (frame.time or 0.0) - last_time)
-                last_time = max(last_time, frame.time or 0.0)
-                if index >= start:
-                    yield frame
-                index += 1
-                if count is not None and index >= start + count:
-                    return
-                check_size(path, width=frame.width, height=frame.height, num_frames=index)
-        if packets < stream.frames:
-            raise _truncated(path, f"{packets} frames", f"{stream.frames} frames (its header)")
-        _check_duration(path, container, stream, last_time, longest_gap)
-        if index <= start:
-            raise _no_frame(path, start)
+def _stated_mode(path: Path) -> str | None:
+    with media_errors(path), open_video(path) as container:
+        return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG)
 
 
-def _open(path: Path) -> InputContainer:
-    if not path.is_file():
-        raise MediaError(path, got="no such file", expected="a video")
-    # The prefix keeps names with a colon from being taken for network addresses.
-    return av.open(f"file:{path}", mode="r")
+def _upright(path: Path, frame: av.VideoFrame, pixels: np.ndarray) -> np.ndarray:
+    """Turned as the file's rotation tag says."""
+    quarters, rest = divmod(int(frame.rotation), 90)
+    if rest:
+        raise MediaError(path, got=f"a rotation tag of {frame.rotation} degrees", expected="a multiple of 90", do="export the clip upright")
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters % 4 else pixels
 
 
-def _stream(container: InputContainer, path: Path) -> VideoStream:
-    if not container.streams.video:
-        raise MediaError(path, got="no video stream", expected="a video")
-    return container.streams.video[0]
+def _check_equal_sizes(path: Path, frames: list[np.ndarray]) -> None:
+    other = next((f for f in frames if f.shape != frames[0].shape or f.dtype != frames[0].dtype), None)
+    if other is not None:
+        got, expected = (f"{f.shape[1]}x{f.shape[0]}" for f in (other, frames[0]))
+        raise MediaError(path, got=f"frames of {got}", expected=f"{expected} as the first one", do="export the clip at one size")
 
 
-def _decoder(stream: VideoStream) -> av.VideoCodecContext:
+def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Iterator[av.VideoFrame]:
+    """Frames [start, start + count). A window is sought by its time stamp, and decoded from the first frame on where that misses."""
+    if start and start >= line.count:
+        raise MediaError(path, got=f"no frame {start}", expected="a longer video")
+    frames = line.count - start if count is None else count
+    with media_errors(path), open_video(path) as container:
+        stream = video_stream(container, path)
+        check_size(path, width=stream.codec_context.width, height=stream.codec_context.height, num_frames=frames)
+        if start and line.pts is not None:
+            container.seek(line.pts[start], stream=stream, backward=True)
+            window = _sought(path, container, stream, line.pts[start:], count)
+            first = next(window, None)
+            if first is not None:
+                yield first
+                yield from window
+                return
+    with media_errors(path), open_video(path) as container:
+        yield from _from_the_first(path, container, video_stream(container, path), start=start, count=count)
+
+
+def _sought(
+    path: Path, container: InputContainer, stream: VideoStream, pts: tuple[int, ...], count: int | None
+) -> Iterator[av.VideoFrame]:
+    """Frames whose time stamps are pts[0], pts[1], ...; none at all when the first one that is not before pts[0] is another."""
+    wanted = pts if count is None else pts[:count]
+    index = 0
+    for frame in _decode(path, container, stream, one_thread=count is not None):
+        if frame.pts is None or frame.pts < wanted[0]:
+            continue
+        if frame.pts != wanted[index]:
+            if index == 0:
+                return
+            raise damaged(path, f"a gap after time stamp {wanted[index - 1]}", f"a frame at {wanted[index]}")
+        yield frame
+        index += 1
+        if index == len(wanted):
+            return
+    if index:
+        _check_all_frames(path, index, len(wanted), count)
+
+
+def _from_the_first(
+    path: Path, container: InputContainer, stream: VideoStream, *, start: int, count: int | None
+) -> Iterator[av.VideoFrame]:
+    index = 0
+    last_time = longest_gap = 0.0
+    for frame in _decode(path, container, stream, one_thread=count is not None):
+        longest_gap = max(longest_gap, (frame.time or 0.0) - last_time)
+        last_time = max(last_time, frame.time or 0.0)
+        if index >= start:
+            yield frame
+        index += 1
+        if count is not None and index >= start + count:
+            return
+        check_size(path, width=frame.width, height=frame.height, num_frames=index)
+    _check_duration(path, container, stream, last_time, longest_gap)
+    if index <= start:
+        raise MediaError(path, got=f"no frame {start}", expected="a longer video" if start else "at least one frame")
+    if stream.codec_context.name not in HIDDEN_FRAMES:
+        _check_all_frames(path, index, timeline(path).count, count)
+
+
+def _decode(path: Path, container: InputContainer, stream: VideoStream, *, one_thread: bool) -> Iterator[av.VideoFrame]:
+    """All frames from where the container stands; whole ones, or MediaError. One thread is quicker for a short window."""
     decoder = stream.codec_context
     name = ALPHA_DECODERS.get(decoder.name)
-    if name is not None and stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
+    if name is not None and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
         decoder = av.CodecContext.create(name, "r")
-    decoder.thread_count = codec_threads(width=stream.codec_context.width, height=stream.codec_context.height)
-    return decoder
+    decoder.thread_count = 1 if one_thread else codec_threads(width=stream.codec_context.width, height=stream.codec_context.height)
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise damaged(path, "a broken packet", "whole frames")
+        for frame in decoder.decode(packet if packet.size else None):
+            if frame.is_corrupt:
+                raise damaged(path, "a broken frame", "whole frames")
+            check_size(path, width=frame.width, height=frame.height)
+            yield frame
+
+
+def _check_all_frames(path: Path, got: int, expected: int, count: int | None) -> None:
+    """A packet without a frame is damage in a file that is read to its end (a window that is too short says so elsewhere)."""
+    if count is None and got < expected:
+        raise damaged(path, f"{got} frames", f"{expected} frames (its packets)")
 
 
 def _check_duration(path: Path, container: InputContainer, stream: VideoStream, last_time: float, longest_gap: float) -> None:
@@ -132,12 +180,4 @@ def _check_duration(path: Path, container: InputContainer, stream: VideoStream, 
     length = max(longest_gap, 1 / float(stream.average_rate or 1))
     end = container.duration / av.time_base
     if end - last_time > 1.75 * length:
-        raise _truncated(path, f"frames up to {last_time:.2f} s", f"{end:.2f} s (its header)")
-
-
-def _truncated(path: Path, got: str, expected: str) -> MediaError:
-    return MediaError(path, got=f"a truncated or damaged video with {got}", expected=expected, do="copy or export the file again")
-
-
-def _no_frame(path: Path, start: int) -> MediaError:
-    return MediaError(path, got=f"no frame {start}", expected="a longer video" if start else "at least one frame")
+        raise damaged(path, f"frames up to {last_time:.2f} s", f"{end:.2f} s (its header)")

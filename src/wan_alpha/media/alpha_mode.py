@@ -1,0 +1,89 @@
+"""Straight or premultiplied: what a file says, what its pixels say, and how to make it straight."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wan_alpha.media.clip import Colour, Matte, RgbaClip
+
+log = logging.getLogger(__name__)
+
+AlphaMode = Literal["file", "detect", "straight", "premultiplied"]
+# Alpha (0-255) between which a pixel is evidence: below, rounding hides the colour; above, both conventions are alike.
+TRANSLUCENT = (16, 239)
+SLACK = 2
+"""Levels by which codecs lift premultiplied colour above its alpha."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the translucent pixels of a clip say about its convention."""
+
+    pixels: int
+    above: float
+    """Share of them whose brightest channel is above alpha: premultiplied colour cannot be."""
+    correlation: float
+    """Of the brightest channel with alpha: near 1 where colour fades with alpha, near 0 for straight colour."""
+
+    @property
+    def premultiplied(self) -> bool:
+        """At least 64 pixels, of which less than 1 in 200 is brighter than its alpha, and colour fades with alpha."""
+        return self.pixels >= 64 and self.above < 0.005 and self.correlation > 0.5
+
+    def __str__(self) -> str:
+        if self.pixels < 64:
+            return f"{self.pixels} translucent pixels, too few to tell"
+        return (
+            f"{self.above:.1%} of {self.pixels} translucent pixels are brighter than their alpha, "
+            f"brightness follows alpha with a correlation of {self.correlation:.2f}"
+        )
+
+
+def evidence(clip: RgbaClip) -> Evidence:
+    """Look at every translucent pixel. A black or evenly dark subject gives no correlation and counts as straight, where it is the same."""
+    low, high = (level * (clip.top // 255) for level in TRANSLUCENT)
+    translucent = (clip.alpha >= low) & (clip.alpha <= high)
+    alpha = clip.alpha[translucent].astype(np.float64)
+    brightest = clip.rgb[translucent].max(axis=-1).astype(np.float64) if alpha.size else alpha
+    varies = alpha.size > 1 and alpha.std() > 0 and brightest.std() > 0
+    return Evidence(
+        pixels=int(alpha.size),
+        above=float(np.mean(brightest > alpha + SLACK * (clip.top // 255))) if alpha.size else 0.0,
+        correlation=float(np.corrcoef(brightest, alpha)[0, 1]) if varies else 0.0,
+    )
+
+
+def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultiplied: bool) -> RgbaClip:
+    """The clip with straight colour.
+
+    mode: "file" takes the file's own word (untagged: straight), "detect" the pixels' where the file says nothing, and logs the
+    evidence; "straight" and "premultiplied" are the caller's word.
+    """
+    premultiplied = mode == "premultiplied" or (mode != "straight" and stated_premultiplied)
+    if mode == "detect" and not stated_premultiplied:
+        seen = evidence(clip)
+        premultiplied = seen.premultiplied
+        log.info("%s: read as %s: %s", path, "premultiplied" if premultiplied else "straight", seen)
+    return replace(clip, rgb=unpremultiplied(clip.rgb, clip.alpha)) if premultiplied else clip
+
+
+def unpremultiplied(rgb: Colour, alpha: Matte) -> Colour:
+    """Straight colour of premultiplied pixels, rounded and clipped; black under alpha 0."""
+    top = (1 << (8 * alpha.itemsize)) - 1
+    out = np.zeros_like(rgb)
+    for straight, premul, a in zip(out, rgb, alpha, strict=True):
+        share = np.maximum(a, 1)[..., None].astype(np.float32)
+        straight[...] = np.where(a[..., None] > 0, np.minimum(np.rint(premul * (top / share)), top), 0)
+    return out
+
+
+def premultiplied(clip: RgbaClip) -> RgbaClip:
+    """The clip with colour times alpha, at 16 bits: 8 would keep only a few levels of colour where alpha is small."""
+    deep = clip.with_bits(16)
+    out = np.empty_like(deep.rgb)
+    for premul, rgb, alpha in zip(out, deep.rgb, deep.alpha, strict=True):
+        premul[...] = (rgb.astype(np.uint32) * alpha[..., None] + 32767) // 65535
+    return replace(deep, rgb=out)

@@ -1,0 +1,95 @@
+"""OpenEXR stills: half floats, premultiplied as compositors expect, scene-linear or display-referred. Needs the extra `exr`."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from wan_alpha.errors import MediaError, UsageError
+from wan_alpha.media.atomic import beside
+from wan_alpha.media.clip import Bits, RgbaClip, check_size, media_errors
+from wan_alpha.media.colour import Levels, Rgb
+
+SUFFIX = ".exr"
+Transfer = Literal["linear", "display"]
+TRANSFER_ATTRIBUTE = "wanAlphaTransfer"
+
+
+def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
+    """Straight sRGB and alpha of one file's bytes; light above 1 is clipped. Linear unless its header says that it is display-referred.
+
+    Channels are R, G, B, A (or Y, A) of the first part; pixels outside of the display window are cut, missing ones are transparent.
+    """
+    openexr = _library()
+    with media_errors(path):
+        header = openexr.File(io.BytesIO(data), header_only=True).header()
+        (left, top), (right, bottom) = header["dataWindow"]
+        check_size(path, width=int(right) - int(left) + 1, height=int(bottom) - int(top) + 1)
+        channels = openexr.File(io.BytesIO(data), separate_channels=True).channels()
+        values = {name.upper(): np.asarray(channel.pixels, np.float32) for name, channel in channels.items()}
+    names = "RGB" if "R" in values else "YYY"
+    if any(name not in values for name in names) or len({part.shape for part in values.values()}) > 1:
+        raise MediaError(path, got=f"channels {', '.join(values)}", expected="R, G, B, A of one size", do="export the RGBA layer alone")
+    premul = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, None)
+    transfer: Transfer = "display" if header.get(TRANSFER_ATTRIBUTE) == "display" else "linear"
+    alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
+    straight = premul if alpha is None else np.where(alpha[..., None] > 0, premul / np.maximum(alpha[..., None], 1e-6), 0)
+    rgb = straight.clip(0, 1) if transfer == "display" else linear_to_srgb(straight.clip(0, 1))
+    rgb, alpha = (_windowed(path, part, header) for part in (rgb, alpha))
+    return _levels(rgb, bits), None if alpha is None else _levels(alpha, bits)
+
+
+def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> None:
+    """FOLDER/00000.exr, ...: half-float RGBA, colour premultiplied in linear light (or in display values), ZIP-compressed.
+
+    Colour under alpha 0 is not kept, as premultiplied colour cannot.
+    """
+    openexr = _library()
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, TRANSFER_ATTRIBUTE: transfer}
+    with beside(folder) as partial, media_errors(folder, doing="write"):
+        partial.mkdir()
+        for index, (rgb, alpha) in enumerate(zip(clip.rgb, clip.alpha, strict=True)):
+            share = alpha[..., None].astype(np.float32) / clip.top
+            colour = rgb.astype(np.float32) / clip.top
+            premul = (srgb_to_linear(colour) if transfer == "linear" else colour) * share
+            pixels = np.concatenate([premul, share], axis=-1).astype(np.float16)
+            openexr.File(header, {"RGBA": np.ascontiguousarray(pixels)}).write(str(partial / f"{index:05d}{SUFFIX}"))
+
+
+def srgb_to_linear(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Display value to light, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def _windowed(path: Path, pixels: np.ndarray | None, header: dict) -> np.ndarray | None:
+    """Pixels of the data window, placed in the display window."""
+    (left, top), (right, bottom) = (np.asarray(corner, int) for corner in header["dataWindow"])
+    (x0, y0), (x1, y1) = (np.asarray(corner, int) for corner in header["displayWindow"])
+    if pixels is None or ((left, top) == (x0, y0) and (right, bottom) == (x1, y1)):
+        return pixels
+    check_size(path, width=int(x1 - x0 + 1), height=int(y1 - y0 + 1))
+    placed = np.zeros((y1 - y0 + 1, x1 - x0 + 1, *pixels.shape[2:]), pixels.dtype)
+    inside = np.s_[max(top, y0) : max(min(bottom, y1) + 1, 0), max(left, x0) : max(min(right, x1) + 1, 0)]
+    source = pixels[inside[0].start - top : inside[0].stop - top, inside[1].start - left : inside[1].stop - left]
+    if source.size:
+        placed[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0] = source
+    return placed
+
+
+def _levels(x: np.ndarray, bits: Bits) -> np.ndarray:
+    return np.rint(x * ((1 << bits) - 1)).astype(f"u{bits // 8}")
+
+
+def _library():  # noqa: ANN202 - a module
+    try:
+        import OpenEXR
+    except ImportError as error:
+        do = "pip install 'wan-alpha[exr]'"
+        raise UsageError("EXR", got="no OpenEXR library", expected="the extra 'exr'", do=do) from error
+    return OpenEXR

@@ -1,0 +1,149 @@
+"""Series of stills: folders and zips of PNG, WebP or EXR, 8 or 16 bits. PNG of 16 bits goes through PyAV, because Pillow truncates it."""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import av
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from wan_alpha.errors import MediaError
+from wan_alpha.media import exr
+from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
+from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
+
+STILL_SUFFIXES = (".png", ".webp", ".exr")
+ARCHIVE_SUFFIX = ".zip"
+MAX_STILL_BYTES = 2**30
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still:
+    """One file of a series; path is its place (inside an archive: ARCHIVE/NAME), as errors name it."""
+
+    path: Path
+    read: Callable[[], bytes]
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key in which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name
+
+
+def still_files(folder: Path) -> list[Path]:
+    """The still images of a folder in natural order."""
+    files = [
+        path for path in folder.iterdir() if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+    return sorted(files, key=natural_key)
+
+
+def still_series(path: Path) -> list[Still]:
+    """The stills of a folder or a zip in natural order."""
+    if path.is_dir():
+        return [Still(path=file, read=lambda file=file: read_bytes(file)) for file in still_files(path)]
+    with image_errors(path), zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if _is_still(entry)]
+    folders = {PurePosixPath(entry.filename).parent for entry in entries}
+    if len(folders) > 1:
+        raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
+    stills = [Still(path=path / entry.filename, read=lambda entry=entry: _read_entry(path, entry)) for entry in entries]
+    return sorted(stills, key=lambda still: natural_key(still.path))
+
+
+def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
+    """Frames [start, start + count) of a folder or zip of stills; at 16 bits where asked for and the first still has them."""
+    if not path.exists():
+        raise MediaError(path, got="no such file", expected="a folder or zip of images")
+    series = still_series(path)
+    if len(series) <= start:
+        raise MediaError(path, got=f"{len(series)} images", expected=f"more than {start} files of {', '.join(STILL_SUFFIXES)}")
+    rgb: list[np.ndarray] = []
+    alpha: list[np.ndarray] = []
+    chosen = series[start : None if count is None else start + count]
+    for still in chosen:
+        colour, matte = read_still(still, bits=bits)
+        height, width = colour.shape[:2]
+        if rgb and colour.shape != rgb[0].shape:
+            raise MediaError(still.path, got=f"{width}x{height}", expected=f"{rgb[0].shape[1]}x{rgb[0].shape[0]} as the frames before it")
+        check_size(path, width=width, height=height, num_frames=len(chosen))
+        if rgb and (matte is None) != (not alpha):
+            got, expected = ("no alpha channel", "RGBA") if matte is None else ("an alpha channel", "none")
+            raise MediaError(still.path, got=got, expected=f"{expected} as the frames before it")
+        depth: Bits = 8 if (rgb[0] if rgb else colour).dtype == np.uint8 else 16
+        rgb.append(change_bits(colour, depth))
+        alpha += [] if matte is None else [change_bits(matte, depth)]
+    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=None)
+
+
+def read_still(still: Still, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
+    """Straight colour and alpha of one image; alpha is None when it has none."""
+    data = still.read()
+    if still.path.suffix.lower() == exr.SUFFIX:
+        return exr.decode(still.path, data, bits=bits)
+    with image_errors(still.path):
+        if is_16_bit_png(data):
+            return read_16_bit_png(still.path, data, bits=bits)
+        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+            check_size(still.path, width=image.width, height=image.height)
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                return split_channels(ImageOps.exif_transpose(image))
+            return split_channels(image)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; MediaError when it cannot be read or is larger than any picture."""
+    if not path.is_file():
+        raise MediaError(path, got="no such file", expected="an image")
+    with image_errors(path):
+        size = path.stat().st_size
+        if size > MAX_STILL_BYTES:
+            raise MediaError(path, got=f"{size >> 20} MiB", expected=f"a picture of at most {MAX_STILL_BYTES >> 20} MiB")
+        return path.read_bytes()
+
+
+def split_channels(image: Image.Image) -> tuple[Rgb, Levels | None]:
+    """8-bit RGB and alpha of an opened image; alpha is None when it has none."""
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB")), None
+    rgba = np.array(image.convert("RGBA"))
+    return rgba[..., :3], rgba[..., 3]
+
+
+def is_16_bit_png(data: bytes) -> bool:
+    return data.startswith(PNG_SIGNATURE) and len(data) > 24 and data[24] == 16
+
+
+def read_16_bit_png(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
+    """A PNG of 16 bits per channel, rounded to 8 where asked for (Pillow keeps the high byte, darker by half a level on average)."""
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    check_size(path, width=width, height=height)
+    with av.open(io.BytesIO(data), mode="r", format="png_pipe") as container:
+        frame = next(container.decode(video=0), None)
+        if frame is None or (frame.width, frame.height) != (width, height):
+            raise MediaError(path, got="no image data", expected="a complete PNG")
+        return frame_rgb(frame, bits=bits), frame_alpha(frame, bits=bits)
+
+
+def _is_still(entry: zipfile.ZipInfo) -> bool:
+    place = PurePosixPath(entry.filename)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in place.parts)
+    return not entry.is_dir() and not hidden and place.suffix.lower() in STILL_SUFFIXES
+
+
+def _read_entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
+    """One file of an archive; no more of it is unpacked than its header states, and that is bounded."""
+    if entry.file_size > MAX_STILL_BYTES:
+        got = f"{entry.file_size >> 20} MiB unpacked"
+        raise MediaError(path / entry.filename, got=got, expected=f"a picture of at most {MAX_STILL_BYTES >> 20} MiB")
+    with image_errors(path), zipfile.ZipFile(path) as archive, archive.open(entry) as file:
+        data = file.read(entry.file_size + 1)
+    if len(data) != entry.file_size:
+        raise MediaError(path / entry.filename, got=f"{len(data)} bytes", expected=f"{entry.file_size} as the archive states")
+    return data

@@ -1,0 +1,134 @@
+"""When the frames of a file begin, and what that makes of its rate."""
+
+import itertools
+import logging
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from wan_alpha.errors import MediaError
+from wan_alpha.media.clip import RgbaClip, check_size, media_errors
+
+log = logging.getLogger(__name__)
+
+COMMON_RATES = (*range(1, 61), 23.976, 29.97, 59.94, 90, 100, 120)
+LARGEST_CONSTANT_RATE = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The frames of a video in the order in which they are shown, from one pass over its packets without decoding."""
+
+    count: int
+    fps: float | None
+    """The rate that the file states."""
+    pts: tuple[int, ...] | None
+    """Time stamps of the frames in ticks; None when they are missing or not unique, so that frames cannot be sought."""
+    tick: float
+    """Seconds."""
+
+    @property
+    def times(self) -> tuple[float, ...] | None:
+        """Seconds at which frames begin, from the first one on, where the rate varies; None for a constant one.
+
+        Constant: no frame is further than a quarter of a frame (and a tick) from its place.
+        """
+        if self.pts is None or self.count < 3:
+            return None
+        seconds = (np.array(self.pts, np.float64) - self.pts[0]) * self.tick
+        even = np.linspace(0, seconds[-1], self.count)
+        uneven = np.abs(seconds - even).max() > 0.25 * even[1] + self.tick
+        return tuple(seconds.tolist()) if uneven else None
+
+
+def timeline(path: Path) -> Timeline:
+    """The timeline of a video file; remembered until the file changes. MediaError for a missing or broken file."""
+    if not path.is_file():
+        raise MediaError(path, got="no such file", expected="a video")
+    stat = path.stat()
+    return _timeline(path, stat.st_mtime_ns, stat.st_size)
+
+
+def open_video(path: Path) -> InputContainer:
+    """Open a file for reading. The prefix keeps names with a colon from being taken for network addresses."""
+    return av.open(f"file:{path}", mode="r")
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    if not container.streams.video:
+        raise MediaError(path, got="no video stream", expected="a video")
+    return container.streams.video[0]
+
+
+@lru_cache(maxsize=1024)
+def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
+    with media_errors(path), open_video(path) as container:
+        stream = video_stream(container, path)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        whole = sum(not packet.is_corrupt for packet in packets)
+        if whole < max(len(packets), stream.frames):
+            expected = f"{stream.frames} frames (its header)" if stream.frames else "whole frames"
+            raise damaged(path, f"{whole} frames", expected)
+        rate = stream.average_rate or stream.guessed_rate
+        shown = [packet.pts for packet in packets if not packet.is_discard]
+        known = {pts for pts in shown if pts is not None}
+        pts = tuple(sorted(known)) if len(known) == len(shown) else None
+        fps = float(rate) if rate and rate > 0 else None
+        return Timeline(count=len(shown), fps=fps, pts=pts, tick=float(stream.time_base or 0))
+
+
+def damaged(path: Path, got: str, expected: str) -> MediaError:
+    return MediaError(path, got=f"a truncated or damaged video with {got}", expected=expected, do="copy or export the file again")
+
+
+def timing(durations: list[float]) -> tuple[list[int], float | None]:
+    """From frame durations in ms: how often each frame is shown, and the rate (None without durations).
+
+    Durations that are multiples of the shortest (to 1 ms of rounding each) are held frames. Otherwise every frame counts once, at
+    the mean rate. The rate is the common one (16, 23.976, ...) that the rounded durations stand for, if there is one.
+
+    >>> timing([62, 63, 125, 62])
+    ([1, 1, 2, 1], 16.0)
+    """
+    ones = [1] * len(durations)
+    shortest = min(durations)
+    if shortest <= 0:
+        return ones, None
+    repeats = [max(1, round(duration / shortest)) for duration in durations]
+    if any(abs(d - n * shortest) > min(n, shortest / 4) for d, n in zip(durations, repeats, strict=True)):
+        repeats = ones
+    total, shown = sum(durations), sum(repeats)
+    near = [r for r in COMMON_RATES if abs(shown * 1000 / r - total) <= 1 and abs(1000 / r - shortest) <= 1]
+    mean = 1000 * shown / total
+    return repeats, float(min(near, key=lambda rate: abs(rate - mean))) if near else mean
+
+
+def uneven_times(durations: list[float]) -> tuple[float, ...] | None:
+    """Seconds at which frames of such durations (ms) begin, where they are uneven beyond rounding; None where they are not."""
+    if min(durations) <= 0 or max(durations) <= 1.5 * min(durations):
+        return None
+    return tuple(itertools.accumulate((d / 1000 for d in durations[:-1]), initial=0.0))
+
+
+def constant_rate(clip: RgbaClip, path: Path) -> RgbaClip:
+    """A clip of variable rate at a constant one: each frame is held until the next begins, on a grid of the shortest gap.
+
+    The grid's rate is a common one (16, 23.976, 30, ...) where the shortest gap stands for it, and at most LARGEST_CONSTANT_RATE.
+    """
+    if clip.times is None or clip.num_frames < 2:
+        return replace(clip, times=None)
+    gaps = np.diff(clip.times)
+    fps = float(min(1 / max(gaps.min(), 1e-6), LARGEST_CONSTANT_RATE))
+    near = [rate for rate in COMMON_RATES if abs(rate - fps) < 0.03 * fps]
+    fps = float(min(near, key=lambda rate: abs(rate - fps))) if near else fps
+    marks = np.rint(np.array(clip.times) * fps).astype(int)
+    total = int(marks[-1]) + max(1, round(float(np.median(gaps)) * fps))
+    check_size(path, width=clip.width, height=clip.height, num_frames=total)
+    order = np.searchsorted(marks, np.arange(total), side="right") - 1
+    log.warning("%s: variable frame rate; %d frames held to %d at %g per second", path, clip.num_frames, total, fps)
+    return RgbaClip(rgb=clip.rgb[order], alpha=clip.alpha[order], fps=fps)
