@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.timeline import timing
 from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
+from wan_alpha.media.timeline import timing
 
 LEVELS = np.arange(256, dtype=np.uint8)
 

@@ -141,7 +141,8 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _webp_pictures(data: bytes) -> list[_WebpPicture]:
-    canvas, pictures = b"", []
+    canvas = b""
+    pictures: list[_WebpPicture] = []
     for name, begin, end in _webp_chunks(data):
         payload = data[begin + 8 : begin + 24]
         if name == b"VP8X":

@@ -156,8 +156,9 @@ def video_frame(rgb: UInt8[np.ndarray, "H W 3"], pixel_format: str) -> av.VideoF
 
 def matte_frame(alpha: UInt8[np.ndarray, "H W"], pixel_format: str) -> av.VideoFrame:
     """Alpha as the full-range luma plane of a YUV frame with neutral chroma."""
-    grey = [np.full((part.height, part.width), 128, np.uint8) for part in av.VideoFrame(*alpha.shape[::-1], pixel_format).planes[1:]]
-    frame = planar_frame([alpha, *grey], pixel_format, width=alpha.shape[1], height=alpha.shape[0])
+    height, width = alpha.shape
+    grey = [np.full((part.height, part.width), 128, np.uint8) for part in av.VideoFrame(width, height, pixel_format).planes[1:]]
+    frame = planar_frame([alpha, *grey], pixel_format, width=width, height=height)
     frame.colorspace, frame.color_range = BT709, FULL
     return frame
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -37,8 +38,8 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | No
     alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
     straight = premul if alpha is None else np.where(alpha[..., None] > 0, premul / np.maximum(alpha[..., None], 1e-6), 0)
     rgb = straight.clip(0, 1) if transfer == "display" else linear_to_srgb(straight.clip(0, 1))
-    rgb, alpha = (_windowed(path, part, header) for part in (rgb, alpha))
-    return _levels(rgb, bits), None if alpha is None else _levels(alpha, bits)
+    colour = _levels(_windowed(path, rgb, header), bits)
+    return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
 
 
 def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> None:
@@ -67,11 +68,11 @@ def linear_to_srgb(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
-def _windowed(path: Path, pixels: np.ndarray | None, header: dict) -> np.ndarray | None:
+def _windowed(path: Path, pixels: np.ndarray, header: dict) -> np.ndarray:
     """Pixels of the data window, placed in the display window."""
     (left, top), (right, bottom) = (np.asarray(corner, int) for corner in header["dataWindow"])
     (x0, y0), (x1, y1) = (np.asarray(corner, int) for corner in header["displayWindow"])
-    if pixels is None or ((left, top) == (x0, y0) and (right, bottom) == (x1, y1)):
+    if (left, top) == (x0, y0) and (right, bottom) == (x1, y1):
         return pixels
     check_size(path, width=int(x1 - x0 + 1), height=int(y1 - y0 + 1))
     placed = np.zeros((y1 - y0 + 1, x1 - x0 + 1, *pixels.shape[2:]), pixels.dtype)
@@ -86,7 +87,7 @@ def _levels(x: np.ndarray, bits: Bits) -> np.ndarray:
     return np.rint(x * ((1 << bits) - 1)).astype(f"u{bits // 8}")
 
 
-def _library():  # noqa: ANN202 - a module
+def _library() -> ModuleType:
     try:
         import OpenEXR
     except ImportError as error:

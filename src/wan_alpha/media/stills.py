@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import av
@@ -47,13 +48,13 @@ def still_files(folder: Path) -> list[Path]:
 def still_series(path: Path) -> list[Still]:
     """The stills of a folder or a zip in natural order."""
     if path.is_dir():
-        return [Still(path=file, read=lambda file=file: read_bytes(file)) for file in still_files(path)]
+        return [Still(path=file, read=partial(read_bytes, file)) for file in still_files(path)]
     with image_errors(path), zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if _is_still(entry)]
     folders = {PurePosixPath(entry.filename).parent for entry in entries}
     if len(folders) > 1:
         raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
-    stills = [Still(path=path / entry.filename, read=lambda entry=entry: _read_entry(path, entry)) for entry in entries]
+    stills = [Still(path=path / entry.filename, read=partial(_read_entry, path, entry)) for entry in entries]
     return sorted(stills, key=lambda still: natural_key(still.path))
 
 

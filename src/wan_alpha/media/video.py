@@ -108,9 +108,7 @@ def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Ite
         yield from _from_the_first(path, container, video_stream(container, path), start=start, count=count)
 
 
-def _sought(
-    path: Path, container: InputContainer, stream: VideoStream, pts: tuple[int, ...], count: int | None
-) -> Iterator[av.VideoFrame]:
+def _sought(path: Path, container: InputContainer, stream: VideoStream, pts: tuple[int, ...], count: int | None) -> Iterator[av.VideoFrame]:
     """Frames whose time stamps are pts[0], pts[1], ...; none at all when the first one that is not before pts[0] is another."""
     wanted = pts if count is None else pts[:count]
     index = 0
