@@ -77,7 +77,8 @@ def _sources(config: PrepareConfig) -> list[Source]:
     if config.source is not None and config.source.resolve() == config.output_path.resolve():
         raise UsageError("--output_path", got="the source folder", expected="another folder")
     files = [] if config.source is None else listed_sources(config, exclude=config.output_path)
-    sources: list[Source] = [*files, *procedural_sources(config.synthetic, seed=config.seed, size=size, fps=config.fps)]
+    kind = config.synthetic_kind
+    sources: list[Source] = [*files, *procedural_sources(config.synthetic, kind=kind, seed=config.seed, size=size, fps=config.fps)]
     if not sources:
         raise UsageError("prepare", got="no source", expected="--source FOLDER, --synthetic N, or both")
     names = Counter(source.name.casefold() for source in sources)
@@ -128,7 +129,8 @@ def _make(task: _Task) -> _Made:
 
 def _key(task: _Task) -> str:
     """Everything that the prepared files depend on: the source's bytes and written caption, the settings, this version."""
-    unimportant = {"output_path", "source", "num_workers", "on_bad_sample", "on_stop", "synthetic", "seed", "split", "device"}
+    choice = {"source", "split", "synthetic", "synthetic_kind", "seed"}
+    unimportant = choice | {"output_path", "num_workers", "on_bad_sample", "on_stop", "device"}
     settings = {name: value for name, value in config_as_json(task.config).items() if name not in unimportant}
     return key_of(__version__, task.source.digest(), task.source.caption(), settings)
 

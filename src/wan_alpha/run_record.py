@@ -35,14 +35,11 @@ def write_run_record(
     extra: Mapping[str, object] | None = None,
     started: datetime | None = None,
 ) -> Path:
-    """Write OUTPUT_PATH/run.json in one move and return its path; of several processes the first one writes.
+    """Write OUTPUT_PATH/run.json in one move and return its path.
 
     weights: role -> file, or folder of which every file is hashed. extra: what else the stage wants to keep (numbers, counts).
     started: `now()` at the stage's start.
     """
-    path = output_path / FILE_NAME
-    if os.environ.get("RANK", "0") != "0":
-        return path
     record = {
         "verb": verb,
         "config": config_as_json(config),
@@ -56,6 +53,7 @@ def write_run_record(
         **({"extra": _plain(extra)} if extra else {}),
     }
     output_path.mkdir(parents=True, exist_ok=True)
+    path = output_path / FILE_NAME
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)

@@ -49,6 +49,8 @@ class PrepareConfig(SourceConfig):
 
     synthetic: int = 0
     """Make this many procedural clips with exact alpha, alone or beside those of --source."""
+    synthetic_kind: Literal["shapes", "materials"] = "shapes"
+    """shapes: flat subjects with captions that name them; materials: rock, metal, fire and smoke, for Stage 1's colours and textures."""
     height: int = 64
     """Frame height of procedural clips, and of every clip with --resize."""
     width: int = 64

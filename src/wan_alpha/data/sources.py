@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from wan_alpha.data.captions import Captioner, read_caption
+from wan_alpha.data.materials import material_caption, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean
 from wan_alpha.geometry import ClipSize
@@ -22,6 +23,7 @@ from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import read_clip
 
 Links = Literal["refuse", "follow"]
+ProceduralKind = Literal["shapes", "materials"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,24 +70,28 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralSource:
-    """A rendered scene with exact alpha."""
+    """A rendered scene with exact alpha: a captioned shape (data/synthetic.py) or a material (data/materials.py)."""
 
     name: str
+    kind: ProceduralKind
     seed: int
     size: ClipSize
     fps: float
 
     def read(self, *, count: int | None = None) -> RgbaClip:
         size = {"num_frames": self.size.num_frames, "height": self.size.height, "width": self.size.width}
-        colour, alpha = render_subject(sample_transparent_scene(self.seed), **size)
+        if self.kind == "materials":
+            colour, alpha = render_material(self.seed, **size)
+        else:
+            colour, alpha = render_subject(sample_transparent_scene(self.seed), **size)
         rgb, matte = (np.rint(values[:count] * 255).astype(np.uint8) for values in (colour, alpha))
         return RgbaClip(rgb=rgb, alpha=matte, fps=self.fps)
 
     def caption(self, captioner: Captioner | None = None) -> str:
-        return transparent_caption(sample_transparent_scene(self.seed))
+        return material_caption(self.seed) if self.kind == "materials" else transparent_caption(sample_transparent_scene(self.seed))
 
     def origin(self) -> tuple[str, ...]:
-        return (f"procedural, seed {self.seed}",)
+        return (f"procedural {self.kind}, seed {self.seed}",)
 
     def digest(self) -> str:
         clip = self.read()
@@ -125,8 +131,10 @@ def file_sources(
     return sources
 
 
-def procedural_sources(count: int, *, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
-    return [ProceduralSource(name=f"synthetic_{i:04d}", seed=seed + i, size=size, fps=fps) for i in range(count)]
+def procedural_sources(count: int, *, kind: ProceduralKind, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
+    """Clips of the seeds from SEED on, named after their kind so that both kinds can lie in one folder."""
+    stem = "material" if kind == "materials" else "synthetic"
+    return [ProceduralSource(name=f"{stem}_{i:04d}", kind=kind, seed=seed + i, size=size, fps=fps) for i in range(count)]
 
 
 def _inside(found: FoundClip, folder: Path) -> FoundClip:

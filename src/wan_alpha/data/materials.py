@@ -1,0 +1,118 @@
+"""Procedural RGBA clips of materials: rock, metal, fire, smoke and cloud, where data/synthetic.py has flat shapes.
+
+Stage 1 needs them to know greys, browns, textures and wisps: on flat shapes alone, real clips come back in the wrong colours
+(docs/log.md, 2026-11-24). Noise of several octaves is coloured by a random palette, lit as relief or thinned to a wisp, cut out
+by a ragged blob, and moved over the frame. A clip is a pure function of its seed.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.floating]
+
+CANVAS = 2  # a material is painted on a canvas of this many frame sizes, over which the frame moves
+FIRST_CELLS = 3  # of the coarsest octave, over the canvas
+WISP_SHARE = 0.45
+MOTIONS = ("standing still", "drifting and turning")
+
+
+def material_caption(seed: int) -> str:
+    """Kind and motion in Wan-Alpha's prompt form."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = "wisp of smoke" if _is_wisp(generator) else "rock"
+    return f"A {kind} {MOTIONS[_is_moving(generator)]}. The background is transparent. Realistic style. Close shot."
+
+
+def render_material(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Array, Array]:
+    """Straight colour (T, H, W, 3) and alpha (T, H, W), float32 in [0, 1]; colour is defined everywhere."""
+    generator, side = torch.Generator().manual_seed(seed), CANVAS * max(height, width)
+    wisp, moving = _is_wisp(generator), _is_moving(generator)
+    relief = _noise(side, slope=_between(0.4, 1.6, generator), generator=generator)
+    colour = _palette(relief, generator)
+    if not wisp:
+        colour = colour * _light(relief, generator)
+    alpha = _blob(side, softness=_between(0.3, 1.2, generator) if wisp else 0.03, generator=generator)
+    if wisp:
+        density = _noise(side, slope=_between(0.7, 1.6, generator), generator=generator)
+        alpha = alpha * (_between(0.1, 0.9, generator) + density * _between(0.1, 0.5, generator)).clamp(0, 1)
+    canvas = torch.cat([colour.clamp(0, 1), alpha[None]])[None]
+    frames = _look(canvas, _path(num_frames, generator, pace=num_frames / 17 if moving else 0.0), height=height, width=width)
+    clip = frames.permute(0, 2, 3, 1).contiguous().numpy()
+    return clip[..., :3], clip[..., 3]
+
+
+def _is_wisp(generator: torch.Generator) -> bool:
+    return _between(0.0, 1.0, generator) < WISP_SHARE
+
+
+def _is_moving(generator: torch.Generator) -> bool:
+    return _between(0.0, 1.0, generator) > 0.15
+
+
+def _palette(relief: Tensor, generator: torch.Generator) -> Tensor:
+    """(3, side, side): two to four random colours along the noise."""
+    stops = torch.stack([_colour(generator) for _ in range(2 + int(torch.randint(3, (), generator=generator)))])
+    place = ((relief + 2) / 4).clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().clamp(max=len(stops) - 2).long()
+    share = (place - low)[..., None]
+    return (stops[low] * (1 - share) + stops[low + 1] * share).permute(2, 0, 1)
+
+
+def _colour(generator: torch.Generator) -> Tensor:
+    """(3,): saturation and brightness are drawn too, so that greys, browns and blacks are more common than pure hues."""
+    hue = torch.rand(3, generator=generator)
+    grey = hue.mean()
+    return ((grey + (hue - grey) * 2.5 * _between(0.0, 1.0, generator) ** 2) * _between(0.1, 2.2, generator)).clamp(0, 1)
+
+
+def _light(relief: Tensor, generator: torch.Generator) -> Tensor:
+    """(side, side): brightness of the noise as a landscape, lit from a random side; flat for two in five."""
+    depth = _between(0.0, 6.0, generator) if _between(0.0, 1.0, generator) < 0.6 else 0.0
+    angle = _between(0.0, 2 * math.pi, generator)
+    down, right = relief.diff(dim=0, append=relief[-1:]), relief.diff(dim=1, append=relief[:, -1:])
+    return (1 + depth * (math.cos(angle) * down + math.sin(angle) * right)).clamp(0, 2)
+
+
+def _blob(side: int, *, softness: float, generator: torch.Generator) -> Tensor:
+    """(side, side) in [0, 1]: a ragged disc around the middle of the canvas."""
+    axis = torch.linspace(-CANVAS, CANVAS, side)
+    radius = (axis[:, None].square() + axis[None].square()).sqrt()
+    ragged = _noise(side, slope=_between(0.8, 1.8, generator), generator=generator) * _between(0.0, 0.35, generator)
+    return ((_between(0.4, 1.1, generator) - radius + ragged) / softness + 0.5).clamp(0, 1)
+
+
+def _noise(side: int, *, slope: float, generator: torch.Generator) -> Tensor:
+    """(side, side), mean 0, standard deviation 1: octaves of smoothed noise, amplitude falling as (cells across)^-slope."""
+    total, cells = torch.zeros(1, 1, side, side), FIRST_CELLS
+    while cells <= side:
+        octave = torch.randn(1, 1, cells, cells, generator=generator)
+        total += F.interpolate(octave, (side, side), mode="bicubic", align_corners=False) * cells**-slope
+        cells *= 2
+    return ((total - total.mean()) / total.std().clamp_min(1e-6))[0, 0]
+
+
+def _path(num_frames: int, generator: torch.Generator, *, pace: float) -> Tensor:
+    """(T, 2, 3): where each frame looks on the canvas; it drifts, turns and zooms steadily."""
+    time = pace * torch.linspace(-0.5, 0.5, num_frames)
+    angle = _between(0.0, 2 * math.pi, generator) + _between(-1.5, 1.5, generator) * time
+    zoom = (1 + _between(-0.4, 0.4, generator) * time) * _between(0.4, 0.75, generator)
+    x, y = (_between(-0.1, 0.1, generator) + _between(-0.25, 0.25, generator) * time for _ in range(2))
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    return torch.stack([torch.stack([cos, -sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1)
+
+
+def _look(canvas: Tensor, path: Tensor, *, height: int, width: int) -> Tensor:
+    """(T, C, H, W) of a canvas (1, C, side, side)."""
+    longest = max(height, width)
+    shape = path * torch.tensor([width / longest, height / longest, 1.0])
+    grid = F.affine_grid(shape, [len(path), canvas.shape[1], height, width], align_corners=False)
+    return F.grid_sample(canvas.expand(len(path), -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
+
+
+def _between(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))

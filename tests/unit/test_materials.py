@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from wan_alpha.data.materials import WISP_SHARE, material_caption, render_material
+from wan_alpha.prompts import prompt_problems
+
+SIZE = {"num_frames": 5, "height": 32, "width": 48}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_material_is_visible_and_straight(seed: int) -> None:
+    colour, alpha = render_material(seed, **SIZE)
+    assert colour.shape == (5, 32, 48, 3)
+    assert alpha.shape == (5, 32, 48)
+    assert colour.dtype == alpha.dtype == np.float32
+    assert 0 <= min(colour.min(), alpha.min()) <= max(colour.max(), alpha.max()) <= 1
+    assert 0.005 < alpha.mean() < 0.95
+    assert prompt_problems(material_caption(seed)) == []
+
+
+def test_a_material_is_a_function_of_its_seed() -> None:
+    np.testing.assert_array_equal(render_material(3, **SIZE)[0], render_material(3, **SIZE)[0])
+    assert np.abs(render_material(3, **SIZE)[0] - render_material(4, **SIZE)[0]).max() > 0.1
+
+
+def test_circles_stay_round_in_wide_frames() -> None:
+    """The middle square of a wide frame shows what a square frame of that height shows: pixels are square."""
+    wide, square = render_material(5, num_frames=1, height=32, width=64), render_material(5, num_frames=1, height=64, width=64)
+    np.testing.assert_allclose(wide[1][0], square[1][0, 16:48], atol=1e-4)
+
+
+def test_rocks_are_solid_and_wisps_are_not() -> None:
+    """The caption's kind is what is drawn, and both kinds come about as often as meant."""
+    wisps = ["smoke" in material_caption(seed) for seed in range(60)]
+    assert abs(np.mean(wisps) - WISP_SHARE) < 0.2
+    soft = [np.mean((alpha := render_material(seed, **SIZE)[1])[alpha > 0.02] < 0.95) for seed in range(24)]
+    assert np.mean([s for s, wisp in zip(soft, wisps, strict=False) if wisp]) > 0.6
+    assert np.mean([s for s, wisp in zip(soft, wisps, strict=False) if not wisp]) < 0.3
+
+
+def test_clips_that_stand_still_do() -> None:
+    still = next(seed for seed in range(100) if "standing still" in material_caption(seed))
+    colour, alpha = render_material(still, **SIZE)
+    np.testing.assert_array_equal(alpha[0], alpha[-1])
+    np.testing.assert_array_equal(colour[0], colour[-1])
