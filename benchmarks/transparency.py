@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from wan_alpha import recipes
-from wan_alpha.checkpoints.adapter import read_adapter
+from wan_alpha.assemble import ellipse, load_pipeline, sampling_settings
 from wan_alpha.config import GenerateConfig
 from wan_alpha.data.synthetic import evaluation_scenes, transparent_caption
-from wan_alpha.generate import load_pipeline, sampling_settings
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.write import write_png
 from wan_alpha.metrics.transparency import transparency_statistics
-from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.preview import contact_sheet
 from wan_alpha.rgba import to_uint8
 
@@ -32,17 +30,13 @@ BORDER, COVERAGE, PEAK = 0.05, (0.02, 0.7), 0.9
 
 def generate_all(config: GenerateConfig, prompts: list[str]) -> tuple[list[tuple[Tensor, Tensor]], list[dict[str, float]]]:
     """Clips (rgb, alpha) and their transparency statistics."""
-    adapter = read_adapter(config.adapter_path) if config.adapter_path else None
-    settings = sampling_settings(config, adapter)
-    pipeline = load_pipeline(config, adapter=adapter)
+    pipeline, gaussian = load_pipeline(config), ellipse(config)
+    settings = sampling_settings(config, pipeline)
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    ellipse = gaussian_from_ellipse(
-        centre=config.ellipse_centre, axes=config.ellipse_axes, angle=config.ellipse_angle, shape=size.latent_shape
-    )
     clips, statistics = [], []
     for first in range(0, len(prompts), 8):
         chosen = prompts[first : first + 8]
-        found = pipeline(chosen, seeds=list(range(first, first + len(chosen))), size=size, settings=settings, gaussian=ellipse)
+        found = pipeline(chosen, seeds=list(range(first, first + len(chosen))), size=size, settings=settings, gaussian=gaussian)
         clips += list(zip(found.rgb, found.alpha, strict=True))
         statistics += [transparency_statistics(alpha[None]) for alpha in found.alpha]
     return clips, statistics

@@ -1,11 +1,11 @@
-"""Prompt to transparent clip: text, noise, flow, two decoders."""
+"""Prompt to transparent clip: text, noise, flow, two decoders. `sample_clips` is the arithmetic, WanAlphaPipeline what holds the models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import DiffusionPipeline, WanTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -18,6 +18,9 @@ from wan_alpha.models.text import encode_prompts
 from wan_alpha.objectives.flow import shift_noise
 from wan_alpha.rgba import from_signed
 from wan_alpha.sampling import Sampler, guided, reference_model_sigmas, sample, sampling_sigmas
+
+OnStep = Callable[[int, Tensor], None]
+Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,21 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What is to be painted, and on which device. Each clip has its own seed, so it does not depend on what shares its batch."""
+
+    size: ClipSize
+    seeds: list[int]
+    context: Float[Tensor, "B L D"]
+    """Text embeddings, one per seed (models/text.py, or a cache's `context`)."""
+    negative_context: Float[Tensor, "B L D"] | None = None
+    """Embeddings of what guidance moves away from; needed above guidance 1."""
+    gaussian: Float[Tensor, "t h w"] | None = None
+    """Where the subject should be, 1 there and 0 far away; needed when the noise is shifted."""
+    device: torch.device | str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RgbaClips:
     """Straight colour and alpha in [0, 1], clamped, float32 on the CPU."""
 
@@ -41,8 +59,68 @@ class RgbaClips:
     alpha: Float[Tensor, "B 1 T H W"]
 
 
-class WanAlphaPipeline:
-    """A transformer (adapter merged or injected), a text encoder and an RGBA VAE, all on one device."""
+@torch.no_grad()
+def sample_clips(
+    transformer: WanTransformer3DModel,
+    *,
+    rgba_vae: RGBAlphaVAE,
+    conditions: Conditions,
+    settings: SamplingSettings,
+    on_step: OnStep | None = None,
+) -> RgbaClips:
+    """One clip per seed, from models in memory and embeddings: what the pipeline runs, and what a training calls for its previews.
+
+    The transformer may carry an injected adapter that is being trained: it is used as it is, without gradients, and nothing about
+    it changes. Equal seeds, embeddings and weights give equal clips. on_step(i, latents) follows each sampling step.
+    """
+    sigmas = sampling_sigmas(settings.num_inference_steps, shift=settings.sigma_shift, rule=settings.sigmas)
+    noise = _noise(conditions, channels=transformer.config.in_channels, noise_shift=settings.noise_shift)
+    latents = sample(
+        _velocity(transformer, conditions, scale=settings.guidance_scale),
+        noise.to(conditions.device),
+        sigmas=sigmas,
+        sampler=settings.sampler,
+        model_sigmas=reference_model_sigmas(sigmas) if settings.sigmas == "reference" else None,
+        on_step=on_step,
+    )
+    rgb, alpha = rgba_vae.decode(rgba_vae.denormalise(latents))
+    return RgbaClips(rgb=from_signed(rgb).clamp(0, 1).cpu(), alpha=from_signed(alpha).clamp(0, 1).cpu())
+
+
+def _noise(conditions: Conditions, *, channels: int, noise_shift: float) -> Float[Tensor, "B c t h w"]:
+    """Standard normal, a generator per seed; with a shift, its mean is mu outside the ellipse."""
+    shape = (channels, *conditions.size.latent_shape)
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in conditions.seeds])
+    if not noise_shift:
+        return noise
+    if conditions.gaussian is None:
+        raise UsageError("noise_shift", got=noise_shift, expected="an ellipse beside it", do="give --ellipse_centre and --ellipse_axes")
+    return shift_noise(noise, conditions.gaussian, mu=noise_shift)
+
+
+def _velocity(transformer: WanTransformer3DModel, conditions: Conditions, *, scale: float) -> Velocity:
+    """Guided by the text; at scale 1 there is no negative pass."""
+
+    def towards(context: Tensor) -> Velocity:
+        there = context.to(conditions.device)
+        return lambda x, sigma: predict_velocity(transformer, x, sigma=sigma, context=there)
+
+    if scale == 1:
+        return towards(conditions.context)
+    if conditions.negative_context is None:
+        raise UsageError("guidance", got=scale, expected="embeddings of a negative prompt", do="give them, or guidance 1")
+    return guided(towards(conditions.context), towards(conditions.negative_context), scale=scale)
+
+
+class WanAlphaPipeline(DiffusionPipeline):
+    """A transformer (adapter merged or injected), a text encoder and an RGBA VAE, as a diffusers pipeline.
+
+    `save_pretrained(folder)` writes all of them, and what the adapter was trained with, into one folder;
+    `WanAlphaPipeline.from_pretrained(folder)` gives the same clips. From files in their published layouts: `assemble.load_pipeline`.
+    `to(device)` and `enable_model_cpu_offload()` are diffusers' own.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->rgba_vae"
 
     def __init__(
         self,
@@ -51,8 +129,13 @@ class WanAlphaPipeline:
         text_encoder: UMT5EncoderModel,
         tokenizer: PreTrainedTokenizerBase,
         rgba_vae: RGBAlphaVAE,
+        noise_shift: float | None = None,
+        max_sequence_length: int | None = None,
     ) -> None:
-        self.transformer, self.text_encoder, self.tokenizer, self.rgba_vae = transformer, text_encoder, tokenizer, rgba_vae
+        """noise_shift, max_sequence_length: what the adapter was trained with, as far as its file says; saved in model_index.json."""
+        super().__init__()
+        self.register_modules(transformer=transformer, text_encoder=text_encoder, tokenizer=tokenizer, rgba_vae=rgba_vae)
+        self.register_to_config(noise_shift=noise_shift, max_sequence_length=max_sequence_length)
 
     @torch.no_grad()
     def __call__(
@@ -64,48 +147,29 @@ class WanAlphaPipeline:
         settings: SamplingSettings,
         negative_prompt: str = "",
         gaussian: Float[Tensor, "t h w"] | None = None,
-        on_step: Callable[[int, Tensor], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> RgbaClips:
-        """One clip per prompt. Each has its own seed, so a clip does not depend on which others share its batch.
+        """One clip per prompt, each from its own seed, so that a clip does not depend on which others share its batch.
 
         gaussian: where the subject should be, 1 there and 0 far away; needed when settings.noise_shift is not 0.
         """
         if len(seeds) != len(prompts):
             raise UsageError("seeds", got=len(seeds), expected=f"one per prompt, {len(prompts)}")
-        latents = sample(
-            self._velocity(prompts, negative_prompt, settings),
-            self._noise(seeds, size, settings, gaussian),
-            sigmas=(sigmas := sampling_sigmas(settings.num_inference_steps, shift=settings.sigma_shift, rule=settings.sigmas)),
-            sampler=settings.sampler,
-            model_sigmas=reference_model_sigmas(sigmas) if settings.sigmas == "reference" else None,
-            on_step=on_step,
+        length = settings.max_sequence_length
+        conditions = Conditions(
+            size=size,
+            seeds=seeds,
+            context=self.embed(prompts, max_sequence_length=length),
+            negative_context=None
+            if settings.guidance_scale == 1
+            else self.embed([negative_prompt], max_sequence_length=length).repeat(len(prompts), 1, 1),
+            gaussian=gaussian,
+            device=self._execution_device,
         )
-        rgb, alpha = self.rgba_vae.decode(self.rgba_vae.denormalise(latents))
-        return RgbaClips(rgb=from_signed(rgb).clamp(0, 1).cpu(), alpha=from_signed(alpha).clamp(0, 1).cpu())
+        clips = sample_clips(self.transformer, rgba_vae=self.rgba_vae, conditions=conditions, settings=settings, on_step=on_step)
+        self.maybe_free_model_hooks()
+        return clips
 
-    @property
-    def device(self) -> torch.device:
-        return self.transformer.patch_embedding.weight.device
-
-    def _noise(self, seeds: list[int], size: ClipSize, settings: SamplingSettings, gaussian: Tensor | None) -> Tensor:
-        shape = (self.transformer.config.in_channels, *size.latent_shape)
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        if settings.noise_shift:
-            if gaussian is None:
-                raise UsageError(
-                    "noise_shift", got=settings.noise_shift, expected="an ellipse beside it", do="give --ellipse_centre and --ellipse_axes"
-                )
-            noise = shift_noise(noise, gaussian, mu=settings.noise_shift)
-        return noise.to(self.device)
-
-    def _velocity(self, prompts: list[str], negative_prompt: str, settings: SamplingSettings) -> Callable[[Tensor, Tensor], Tensor]:
-        def towards(texts: list[str]) -> Callable[[Tensor, Tensor], Tensor]:
-            context = encode_prompts(
-                texts, encoder=self.text_encoder, tokenizer=self.tokenizer, max_sequence_length=settings.max_sequence_length
-            ).to(self.device)
-            return lambda x, sigma: predict_velocity(self.transformer, x, sigma=sigma, context=context)
-
-        positive = towards(prompts)
-        if settings.guidance_scale == 1:
-            return positive
-        return guided(positive, towards([negative_prompt] * len(prompts)), scale=settings.guidance_scale)
+    def embed(self, prompts: list[str], *, max_sequence_length: int) -> Float[Tensor, "B L D"]:
+        """Text embeddings as the transformer takes them."""
+        return encode_prompts(prompts, encoder=self.text_encoder, tokenizer=self.tokenizer, max_sequence_length=max_sequence_length)

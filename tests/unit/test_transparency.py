@@ -152,8 +152,10 @@ def test_ellipse_by_fractions() -> None:
 
 
 def test_ellipse_moves_in_a_straight_line() -> None:
-    moving = tr.gaussian_from_ellipse(centre=(0.1, 0.5), end_centre=(0.9, 0.5), axes=(0.2, 0.4), angle=0.0, shape=(3, 5, 5))
+    moving = tr.gaussian_from_ellipse(centre=(0.1, 0.5), path=((0.9, 0.5),), axes=(0.2, 0.4), angle=0.0, shape=(3, 5, 5))
     assert [frame.argmax().item() % 5 for frame in moving] == [0, 2, 4]
+    there_and_back = tr.gaussian_from_ellipse(centre=(0.1, 0.5), path=((0.9, 0.5), (0.1, 0.5)), axes=(0.2, 0.4), angle=0.0, shape=(5, 5, 5))
+    assert [frame.argmax().item() % 5 for frame in there_and_back] == [0, 2, 4, 2, 0]
     with pytest.raises(UsageError, match="ellipse_axes"):
         tr.gaussian_from_ellipse(centre=(0.5, 0.5), axes=(0.0, 0.5), angle=0.0, shape=(1, 4, 4))
 

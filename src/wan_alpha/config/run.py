@@ -14,15 +14,23 @@ class GenerateConfig(RunConfig, BaseModelConfig):
     prompt: tuple[str, ...] = ()
     """One or more prompts."""
     prompt_file: Path | None = None
-    """Text file with one prompt per line."""
+    """More prompts: .txt with one a line; .csv or .jsonl with prompt and, where wanted, seed and negative_prompt of their own."""
     negative_prompt: str = ""
     """Used when guidance is above 1."""
+    on_existing: Literal["keep", "replace"] = "keep"
+    """A finished clip of the same prompt, seed, settings and weights in OUTPUT_PATH: keep it, or make it again."""
     adapter_path: Path | None = None
     """epoch-N.safetensors of Stage 2, or the published t2v.safetensors."""
     adapter_strength: float = 1.0
     """0 is the base model, 1 the adapter."""
     acceleration_lora: Path | None = None
-    """Few-step LoRA (LightX2V), merged after the adapter."""
+    """Few-step LoRA (LightX2V), merged beside the adapter."""
+    merge_order: Literal["adapter_first", "acceleration_first"] = "adapter_first"
+    """Adapter, then acceleration LoRA (the Python reference); or the other way (ComfyUI's published workflow): other weights."""
+    save_pipeline: Path | None = None
+    """Also write the assembled models into this folder, which --model takes in place of all their files."""
+    offload: Literal["none", "model"] = "none"
+    """model: each model comes to the accelerator only while it works; less memory, more time."""
     height: int = 480
     """Frame height, a multiple of 16."""
     width: int = 832
@@ -49,6 +57,10 @@ class GenerateConfig(RunConfig, BaseModelConfig):
     """Full axes of the ellipse as fractions of width and height."""
     ellipse_angle: float = 0.0
     """Angle of the ellipse in degrees."""
+    ellipse_path: tuple[tuple[float, float], ...] = ()
+    """More centres (x, y): the ellipse moves from --ellipse_centre through them in the course of the clip."""
+    ellipse_from: Path | None = None
+    """Ellipses of an RGBA clip or a matte, frame by frame, in place of the one above."""
     max_sequence_length: int | None = None
     """Text tokens; default: the value stored in the adapter, else 512."""
 

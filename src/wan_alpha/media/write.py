@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.atomic import beside
@@ -31,13 +32,19 @@ def write_png(image: UInt8[np.ndarray, "H W *c"], path: Path) -> None:
         Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG")
 
 
-def write_png_sequence(clip: RgbaClip, folder: Path) -> None:
-    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... An older sequence there is replaced; a folder of anything else is refused."""
+def write_png_sequence(clip: RgbaClip, folder: Path, *, text: Mapping[str, str] | None = None) -> None:
+    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... An older sequence there is replaced; a folder of anything else is refused.
+
+    text: key -> what every file says of itself, in a UTF-8 text chunk.
+    """
     check_frame_folder(folder)
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_itxt(key, value)
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()
         for index, frame in enumerate(clip.rgba()):
-            Image.fromarray(frame).save(partial / f"{index:05d}.png", compress_level=1)
+            Image.fromarray(frame).save(partial / f"{index:05d}.png", compress_level=1, pnginfo=chunks)
 
 
 def check_frame_folder(folder: Path) -> None:

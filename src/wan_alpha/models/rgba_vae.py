@@ -6,21 +6,27 @@ Pixels are [-1, 1] here, (B, 3, T, H, W). Latents leave `encode` and enter `deco
 on `normalise(latents)`. Both decoders share the frozen base weights; each may have its own LoRA.
 """
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKLWan
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLWan, ModelMixin
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanDecoder3d, WanEncoder3d
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from wan_alpha.checkpoints.files import existing_file, read_tensors, require_shapes, write_tensors
 from wan_alpha.checkpoints.stage1 import Stage1Tensors
 from wan_alpha.checkpoints.vae_layout import original_decoder_path
 from wan_alpha.errors import CheckpointError
 from wan_alpha.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
+from wan_alpha.media.atomic import beside
 from wan_alpha.models import whole_clip
 from wan_alpha.models.feature_merge import (
     FeatureMergeBlock,
@@ -36,10 +42,13 @@ Passes = Literal["auto", "whole", "chunked"]
 WHOLE_UP_TO_PIXELS = 2**23
 """With passes "auto": larger clips (pixels times frames, of the batch) go a latent frame at a time."""
 TrainMode = Literal["merge", "merge+decoders"]
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 
-class RGBAlphaVAE(nn.Module):
+class RGBAlphaVAE(ModelMixin):
     """Encode (colour, matte) to one latent, decode it to both. Build it with `build_rgba_vae`.
+
+    It is a component of a diffusers pipeline: `save_pretrained` writes one folder with merged decoders, `from_pretrained` reads it.
 
     passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, equal up to
     rounding, for clips too large for memory; "auto" chooses by size.
@@ -66,6 +75,7 @@ class RGBAlphaVAE(nn.Module):
         self.passes: Passes = passes
         self.z_dim: int = vae.config.z_dim
         self.num_res_blocks: int = vae.config.num_res_blocks
+        self.vae_config = {name: value for name, value in vae.config.items() if not name.startswith("_")}
         for name in ("latents_mean", "latents_std"):
             constants = torch.tensor(getattr(vae.config, name), dtype=torch.float32).view(1, -1, 1, 1, 1)
             self.register_buffer(name, constants, persistent=False)
@@ -101,6 +111,7 @@ class RGBAlphaVAE(nn.Module):
         """Colour and three-channel matte of un-normalised latents, nominally [-1, 1], not clamped: what the losses compare."""
         return self._decode(self.rgb_decoder, latents), self._decode(self.alpha_decoder, latents)
 
+    @apply_forward_hook  # an offloaded model comes to its device
     def decode(self, latents: Float[Tensor, "B z t h w"]) -> tuple[Float[Tensor, "B 3 T H W"], Float[Tensor, "B 1 T H W"]]:
         """Colour and matte of un-normalised latents, nominally [-1, 1], not clamped; the matte is the mean of its three channels."""
         rgb, alpha = self.decode_raw(latents)
@@ -139,6 +150,30 @@ class RGBAlphaVAE(nn.Module):
         """Fold the LoRA into both decoders' weights (W + B A / r): for inference and for merged exports."""
         merge_low_rank(self.rgb_decoder)
         merge_low_rank(self.alpha_decoder)
+
+    def save_pretrained(self, save_directory: str | Path, **_: object) -> None:
+        """config.json (the base VAE's) and one file of weights, the decoders' LoRA merged; the model itself does not change."""
+        folder = Path(save_directory)
+        write_tensors(folder / WEIGHTS_NAME, _merged_state(self), metadata={})
+        with beside(folder / "config.json") as partial:
+            partial.write_text(json.dumps({"_class_name": type(self).__name__, "passes": self.passes, "vae": self.vae_config}, indent=1))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, torch_dtype: torch.dtype | None = None, **_: object
+    ) -> "RGBAlphaVAE":
+        """The model that `save_pretrained` wrote, frozen, float32 unless another dtype is asked for. Raises CheckpointError."""
+        folder, prefix = Path(pretrained_model_name_or_path), "merge_block."
+        path, config = folder / WEIGHTS_NAME, json.loads(existing_file(folder / "config.json").read_text())
+        tensors = {name: tensor.to(torch_dtype or torch.float32) for name, tensor in read_tensors(path).items()}
+        with init_empty_weights():
+            vae = AutoencoderKLWan.from_config(config["vae"])
+        block = merge_block_from_tensors({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}, what=str(path))
+        decoders = {"rgb_decoder": deepcopy(vae.decoder), "alpha_decoder": deepcopy(vae.decoder)}
+        model = cls(vae, merge_block=block, passes=config["passes"], **decoders)
+        require_shapes(tensors, model.state_dict(), what=path)
+        model.load_state_dict(tensors, strict=True, assign=True)
+        return model.eval().requires_grad_(False)
 
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
         pixels = latents.shape[0] * TEMPORAL_FACTOR * SPATIAL_FACTOR**2 * latents[0, 0].numel()
@@ -213,6 +248,15 @@ def _require_fit(block: MergeBlock, *, z_dim: int, feature_dim: int, source: str
         raise CheckpointError(source, got=f"a merge block to {block.z_dim} latent channels", expected=f"{z_dim}, as the base VAE has")
     if isinstance(block, FeatureMergeBlock) and block.feature_dim != feature_dim:
         raise CheckpointError(source, got=f"a merge block on {block.feature_dim} features", expected=f"{feature_dim}, as the base VAE has")
+
+
+def _merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of the same model with its LoRA folded in: `X.weight` in place of `X.parametrizations.weight.*`."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        convolution, marker, _ = name.partition(".parametrizations.weight.")
+        state[f"{convolution}.weight" if marker else name] = torch.as_tensor(model.get_submodule(convolution).weight) if marker else tensor
+    return state
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

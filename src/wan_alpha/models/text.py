@@ -38,6 +38,5 @@ def encode_prompts(
     check_lengths(texts, tokenizer, limit=max_sequence_length)
     tokens = tokenizer(texts, padding="max_length", max_length=max_sequence_length, truncation=True, return_tensors="pt")
     device = encoder.get_input_embeddings().weight.device
-    mask = tokens.attention_mask.to(device)
-    hidden = encoder(input_ids=tokens.input_ids.to(device), attention_mask=mask).last_hidden_state
-    return hidden.float() * mask[..., None].float()
+    hidden = encoder(input_ids=tokens.input_ids.to(device), attention_mask=tokens.attention_mask.to(device)).last_hidden_state
+    return hidden.float() * tokens.attention_mask.to(hidden.device)[..., None].float()  # an offloaded encoder ran elsewhere

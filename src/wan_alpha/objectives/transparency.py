@@ -6,7 +6,7 @@ degrees from x to y (y points down). The centre of cell i lies at i. NaN stands 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -109,19 +109,22 @@ def gaussian_from_ellipse(
     axes: tuple[float, float],
     angle: float,
     shape: tuple[int, int, int],
-    end_centre: tuple[float, float] | None = None,
+    path: Sequence[tuple[float, float]] = (),
 ) -> Float[Tensor, "t h w"]:
     """The Gaussian of an ellipse given by hand, for shape (t, h, w): where generation should put the subject.
 
-    centre (x, y) and full axes as fractions of width and height, angle in degrees; (0.5, 0.5) is the middle of the frame. With
-    `end_centre` the ellipse moves there in a straight line.
+    centre (x, y) and full axes as fractions of width and height, angle in degrees; (0.5, 0.5) is the middle of the frame. With a
+    path the ellipse moves from `centre` through its points, in straight lines and equal times.
     """
     t, h, w = shape
     if min(axes) <= 0:
         raise UsageError("ellipse_axes", got=axes, expected="two positive fractions of width and height")
-    time = torch.linspace(0, 1, t)
-    ends = zip(centre, end_centre or centre, strict=True)
-    x, y = ((start + (end - start) * time) * size - 0.5 for (start, end), size in zip(ends, (w, h), strict=True))
+    points = torch.tensor([centre, *path], dtype=torch.float32)
+    place = torch.linspace(0, len(path), t)
+    before = place.floor().long().clamp(max=max(len(path) - 1, 0))
+    after = (before + 1).clamp(max=len(path))
+    centres = torch.lerp(points[before], points[after], (place - before)[:, None])
+    x, y = (centres * torch.tensor([w, h]) - 0.5).unbind(dim=1)
     rest = torch.tensor([axes[0] * w / 2, axes[1] * h / 2, angle]).expand(t, 3)
     return gaussian_from_cells(torch.cat([x[:, None], y[:, None], rest], dim=1), height=h, width=w)
 

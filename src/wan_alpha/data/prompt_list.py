@@ -1,0 +1,64 @@
+"""Lists of prompts: .txt with one a line, .csv or .jsonl with `prompt` and, where wanted, `seed` and `negative_prompt` of their own."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_alpha.errors import UsageError, did_you_mean
+
+COLUMNS = ("prompt", "seed", "negative_prompt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLine:
+    """One clip to generate; None where the line leaves it to the command's settings."""
+
+    prompt: str
+    seed: int | None = None
+    negative_prompt: str | None = None
+
+
+def read_prompt_file(path: Path) -> list[PromptLine]:
+    """The lines of a file in its order, empty ones left out. Raises UsageError, naming the line, for what is not a prompt or a seed."""
+    if not path.is_file():
+        raise UsageError(f"--prompt_file {path}", got="no such file", expected=".txt, .csv or .jsonl")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--prompt_file {path}", got="another encoding", expected="UTF-8", do="save it as UTF-8") from error
+    if path.suffix.lower() == ".csv":
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [_line(f"{path}, line {rows.line_num}", row) for row in rows]
+    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if path.suffix.lower() == ".jsonl":
+        return [_line(f"{path}, line {number}", _object(f"{path}, line {number}", line)) for number, line in numbered]
+    return [PromptLine(prompt=line) for _, line in numbered]
+
+
+def _object(where: str, line: str) -> dict[str, object]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(where, got=f"broken JSON ({error.msg})", expected='{"prompt": "...", "seed": 1}') from error
+    if not isinstance(found, dict):
+        raise UsageError(where, got=type(found).__name__, expected='{"prompt": "...", "seed": 1}')
+    return found
+
+
+def _line(where: str, row: dict[str, object]) -> PromptLine:
+    unknown = [str(name) for name in row if name not in COLUMNS]
+    if unknown:
+        raise UsageError(where, got=f"a column {unknown[0]!r}", do=did_you_mean(unknown[0], list(COLUMNS)))
+    prompt, seed, negative = row.get("prompt"), row.get("seed"), row.get("negative_prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UsageError(where, got="no prompt", expected="text in the column 'prompt'")
+    number = str(seed).strip() if seed is not None else ""
+    if number and not number.isdecimal():
+        raise UsageError(where, got=f"seed {seed!r}", expected="a whole number, 0 or more")
+    return PromptLine(
+        prompt=prompt.strip(),
+        seed=int(number) if number else None,
+        negative_prompt=negative if isinstance(negative, str) and negative.strip() else None,
+    )
