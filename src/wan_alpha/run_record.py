@@ -19,7 +19,7 @@ PACKAGES = ("wan-alpha", "torch", "diffusers", "transformers", "peft", "accelera
 
 def config_as_json(config: RunConfig) -> dict[str, object]:
     """Field -> value, with paths as text: what json.dumps takes."""
-    return {name: plain(value) for name, value in dataclasses.asdict(config).items()}
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def now() -> datetime:
@@ -35,11 +35,14 @@ def write_run_record(
     extra: Mapping[str, object] | None = None,
     started: datetime | None = None,
 ) -> Path:
-    """Write OUTPUT_PATH/run.json in one move and return its path.
+    """Write OUTPUT_PATH/run.json in one move and return its path; of several processes the first one writes.
 
     weights: role -> file, or folder of which every file is hashed. extra: what else the stage wants to keep (numbers, counts).
     started: `now()` at the stage's start.
     """
+    path = output_path / FILE_NAME
+    if os.environ.get("RANK", "0") != "0":
+        return path
     record = {
         "verb": verb,
         "config": config_as_json(config),
@@ -50,10 +53,9 @@ def write_run_record(
         "command": sys.argv,
         "started": started.isoformat(timespec="seconds") if started else None,
         "ended": now().isoformat(timespec="seconds"),
-        **({"extra": plain(extra)} if extra else {}),
+        **({"extra": _plain(extra)} if extra else {}),
     }
     output_path.mkdir(parents=True, exist_ok=True)
-    path = output_path / FILE_NAME
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
@@ -73,12 +75,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def plain(value: object) -> object:
+def _plain(value: object) -> object:
     """Paths, dates and tuples as JSON has them; numbers that NumPy and torch wrap as plain ones."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     if value is None or isinstance(value, (str, bool, int, float)):

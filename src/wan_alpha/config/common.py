@@ -11,7 +11,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
-    "validate_every_steps": 1,
+    **dict.fromkeys(("validate_every_steps", "log_every_steps", "keep_states"), 1),
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
     **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), 1),
     "clips_per_shard": 1,

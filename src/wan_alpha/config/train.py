@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 from wan_alpha.config.common import BaseModelConfig, DatasetConfig, RunConfig
+from wan_alpha.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """What both training stages share."""
 
+    optimiser: Literal["adamw", "adamw_8bit", "adafactor", "prodigy", "schedule_free"] = "adamw"
+    """adamw_8bit, prodigy and schedule_free need pip install 'wan-alpha[optimisers]'."""
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate; with prodigy a multiple of the rate that it finds, so 1."""
     num_epochs: int = 10
     """Passes over the dataset (each clip counts --dataset_repeat times)."""
     max_steps: int | None = None
@@ -32,15 +35,28 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     max_grad_norm: float = 1.0
     """Gradient clipping."""
     weight_decay: float = 0.01
-    """AdamW's weight decay."""
+    """Weight decay of the optimiser."""
+    ema_decay: float | None = None
+    """Publish and validate an exponential moving average of the weights with this decay (0.999); None: the weights themselves."""
     save_every_epochs: int = 1
     """Write the stage's own files every N epochs; they are always written at the end."""
     save_every_steps: int = 500
     """Write a resumable state every N steps; one is always written at the end."""
+    keep_states: int = 2
+    """How many of the last states are kept."""
+    tracker: str = "tensorboard"
+    """Where numbers go beside metrics.jsonl: tensorboard (OUTPUT_PATH/logs), wandb, trackio or another of accelerate's, or none."""
+    log_every_steps: int = 10
+    """Fetch the numbers of every step from the device, log them and check the gradients, every N steps."""
     validate_every_steps: int | None = None
     """Measure the loss on fixed samples every N steps and at the end, and keep the best files; None: never."""
     resume: str | None = None
     """'latest', or a state folder of an earlier run with the same settings."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UsageError("--ema_decay", got=self.ema_decay, expected="above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,60 +1,49 @@
-"""The loop of both training stages: order of the data, accumulation, clipping, learning rate, log, state, safe stop.
+"""The loop of both training stages: what happens after which step.
 
 A `Stage` says what is trained, by which loss, and how its own files are written. A position counts samples from the start of
-training; everything random follows from it (data/draws.py).
+training; everything random follows from it (data/draws.py). With several processes each takes its batch of every micro-batch, the
+first one alone writes, and all stop together.
 """
 
-import json
 import logging
 import math
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from torch import nn
 
 from wan_alpha.config import TrainConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.progress import progress
-from wan_alpha.train.state import TrainState, load_state, require_no_states, save_state
+from wan_alpha.train.ema import Ema
+from wan_alpha.train.optimisers import make_optimiser
+from wan_alpha.train.randomness import random_states, restore_random_states
+from wan_alpha.train.schedule import learning_rate_at, samples_per_step, steps_per_epoch, total_steps
+from wan_alpha.train.state import TrainState, load_state, recover_states, require_no_states, save_state, state_to_resume
+from wan_alpha.train.step import Loss, optimiser_step
+from wan_alpha.train.stopping import resume_command, stop_requested
+from wan_alpha.train.tracking import Pending, Tracker, tracker_settings
 
 log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for the first one, which validates and writes alone."""
 
 MAY_CHANGE = {
     *("output_path", "device", "num_workers", "num_epochs", "max_steps", "save_every_steps", "save_every_epochs", "resume"),
     *("validate_every_steps", "validation_base_path", "validation_cache_path", "validation_clips"),  # held out: see the data's fingerprint
     *("preview_clips", "num_inference_steps", "guidance_scale", "offload_activations"),
+    *("keep_states", "log_every_steps", "tracker"),
+    "gradient_accumulation_steps",  # its product with batch size and processes is what must stay
     *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
     *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state
 }
 """Settings that a resumed run may have otherwise; all others shape the weights and must be equal."""
-
-
-def steps_per_epoch(config: TrainConfig, *, num_clips: int) -> int:
-    return max(1, math.ceil(num_clips * config.dataset_repeat / (config.batch_size * config.gradient_accumulation_steps)))
-
-
-def total_steps(config: TrainConfig, *, num_clips: int) -> int:
-    steps = config.num_epochs * steps_per_epoch(config, num_clips=num_clips)
-    return steps if config.max_steps is None else min(steps, config.max_steps)
-
-
-def learning_rate_at(config: TrainConfig, *, step: int, total: int) -> float:
-    """Linear warm-up, then constant or half a cosine down to 2 %."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    decay = 1.0 if config.decay == "constant" else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total))
-    return config.learning_rate * warmup * decay
-
-
-def positions_of(config: TrainConfig, *, step: int, micro_batch: int) -> list[int]:
-    """Sample positions of one forward pass."""
-    first = (step * config.gradient_accumulation_steps + micro_batch) * config.batch_size
-    return list(range(first, first + config.batch_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +53,8 @@ class Stage:
     verb: str
     """Its command: train-vae or train-dit."""
     trainables: dict[str, nn.Parameter]
-    """By published name."""
-    loss: Callable[[list[int]], dict[str, Tensor]]
+    """By published name; float32."""
+    loss: Loss
     """Named scalars of the samples at these positions, always the same names; `total` is minimised."""
     save: Callable[[int], list[Path]]
     """Writes the stage's own files for an epoch (from 0) and returns them."""
@@ -83,113 +72,155 @@ class Stage:
 
 
 def fit(config: TrainConfig, *, stage: Stage) -> list[Path]:
-    """Train until the configured end or a stop signal; returns the files that the stage's last `save` wrote."""
-    _one_process()
-    accelerator = Accelerator(cpu=stage.device.type == "cpu", mixed_precision="no")
-    factors = sorted({stage.rate_factor(name) for name in stage.trainables})
-    groups = [{"params": [p for name, p in stage.trainables.items() if stage.rate_factor(name) == f], "factor": f} for f in factors]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    state = TrainState(trainables=stage.trainables, optimiser=optimiser)
-    epoch_length, total = steps_per_epoch(config, num_clips=stage.num_clips), total_steps(config, num_clips=stage.num_clips)
-    identity = {**_shaping(config, total=total), "num_clips": stage.num_clips, "data": stage.data_fingerprint}
-    first = load_state(config.resume, state, output_path=config.output_path, identity=identity) if config.resume else 0
-    if not config.resume:
-        require_no_states(config.output_path)
-    written = stage.save((total - 1) // epoch_length) if first >= total else []
-    with _stop_requested() as stopped, progress("training", total=total, done=first) as advance:
-        for step in range(first, total):
-            values = _optimiser_step(config, accelerator, state, stage.loss, step=step, total=total)
-            _append_metrics(config.output_path, {"step": step + 1, **values})
-            advance(loss=values["total"])
-            finished = step + 1
-            _validate(config, stage, state, step=finished, total=total)
-            if finished % (epoch_length * config.save_every_epochs) == 0 or finished == total or stopped():
-                written = stage.save((finished - 1) // epoch_length)
-            if finished % config.save_every_steps == 0 or finished == total or stopped():
-                save_state(config.output_path, state, step=finished, identity=identity)
-            if stopped() and finished < total:
-                log.warning("stopped after step %d of %d; continue with --resume latest", finished, total)
-                break
-    return written
+    """Train until the configured end or a stop signal; returns the files that the stage's last `save` wrote.
 
-
-def _validate(config: TrainConfig, stage: Stage, state: TrainState, *, step: int, total: int) -> None:
-    """Every `validate_every_steps` and at the end: log the stage's validation, and keep its files when they are the best so far."""
-    every = config.validate_every_steps
-    if stage.validate is None or every is None or (step % every and step != total):
-        return
-    values = stage.validate(step)
-    _append_metrics(config.output_path, {"step": step, **{f"validation/{name}": value for name, value in values.items()}})
-    if values.get("total", math.inf) < state.best:
-        state.best = values["total"]
-        if stage.save_best is not None:
-            stage.save_best()
-
-
-def _one_process() -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        do = "start it without accelerate launch; --gradient_accumulation_steps gives larger batches"
-        raise UsageError("training", got=f"{processes} processes", expected="one", do=do)
-
-
-def _shaping(config: TrainConfig, *, total: int) -> dict[str, object]:
-    """Every setting that shapes the weights; the length of the run is one when the rate falls towards its end."""
-    settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-    return {**plain, **({"steps": total} if config.decay == "cosine" else {})}
-
-
-def _optimiser_step(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    state: TrainState,
-    loss: Callable[[list[int]], dict[str, Tensor]],
-    *,
-    step: int,
-    total: int,
-) -> dict[str, float]:
-    """One optimiser step over all micro-batches; returns the mean of each term, and the gradient norm before clipping."""
-    rate = learning_rate_at(config, step=step, total=total)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate * group["factor"]
-    sums: dict[str, Tensor] = {}
-    for micro_batch in range(config.gradient_accumulation_steps):
-        terms = loss(positions_of(config, step=step, micro_batch=micro_batch))
-        accelerator.backward(terms["total"] / config.gradient_accumulation_steps)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / config.gradient_accumulation_steps
-    norm = accelerator.clip_grad_norm_(state.trainables.values(), config.max_grad_norm)
-    if not math.isfinite(float(norm)):
-        do = "lower --learning_rate and go on with --resume latest"
-        raise UsageError(f"training, step {step + 1}", got=f"a gradient norm of {float(norm)}", expected="a finite one", do=do)
-    state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
-    return {**{name: float(value) for name, value in sums.items()}, "gradient_norm": float(norm), "learning_rate": rate}
-
-
-def _append_metrics(output_path: Path, values: dict[str, float | int]) -> None:
-    output_path.mkdir(parents=True, exist_ok=True)
-    with (output_path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({key: round(value, 8) for key, value in values.items()}) + "\n")
-
-
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM set a flag, so that the step under way is finished and saved; a second one stops at once."""
-    requested: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        if requested:
-            raise KeyboardInterrupt
-        requested.append(number)
-
+    Raises UsageError for settings that cannot work or a gradient that is not finite, CheckpointError for a state that cannot be
+    read or written.
+    """
+    run = _Run(config, stage)
+    first = run.begin()
     try:
-        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # signals reach the main thread only
-        previous = {}
-    try:
-        yield lambda: bool(requested)
+        with stop_requested() as stopped, progress(stage.verb, total=run.total, done=min(first, run.total)) as advance:
+            if first >= run.total:
+                run.publish(run.total)
+            for step in range(first, run.total):
+                run.take_step(step)
+                advance(**run.shown)
+                if run.after_step(step + 1, stop=stopped()):
+                    command = resume_command(config, verb=stage.verb, processes=run.accelerator.num_processes)
+                    log.warning("stopped after step %d of %d; continue with: %s", step + 1, run.total, command)
+                    break
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        run.tracker.close()
+    return run.result()
+
+
+class _Run:
+    """One run of `fit`: the parts that live as long as it does, and what is due after a step."""
+
+    def __init__(self, config: TrainConfig, stage: Stage) -> None:
+        _require_float32(stage.trainables)
+        self.config, self.stage = config, stage
+        self.accelerator = Accelerator(
+            cpu=stage.device.type == "cpu",
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            **tracker_settings(config),
+        )
+        processes = self.accelerator.num_processes
+        self.epoch_length = steps_per_epoch(config, num_clips=stage.num_clips, processes=processes)
+        self.total = total_steps(config, num_clips=stage.num_clips, processes=processes)
+        self.state = TrainState(
+            trainables=stage.trainables,
+            optimiser=make_optimiser(config, trainables=stage.trainables, rate_factor=stage.rate_factor),
+            ema=None if config.ema_decay is None else Ema(stage.trainables, decay=config.ema_decay),
+        )
+        self.tracker, self.pending = Tracker(config=config, accelerator=self.accelerator), Pending(accelerator=self.accelerator)
+        self.shown: dict[str, float] = {}
+        self.written: list[Path] = []
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Every setting that shapes the weights; the length of the run is one when the rate falls towards its end."""
+        settings = {name: value for name, value in asdict(self.config).items() if name not in MAY_CHANGE}
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        samples = samples_per_step(self.config, processes=self.accelerator.num_processes)
+        data = {"samples_per_step": samples, "num_clips": self.stage.num_clips, "data": self.stage.data_fingerprint}
+        return {**plain, **data, **({"steps": self.total} if self.config.decay == "cosine" else {})}
+
+    def begin(self) -> int:
+        """The number of steps that are done: 0, or those of the state that the run resumes from, which is loaded."""
+        config, first = self.config, 0
+        if self.accelerator.is_main_process:
+            config.output_path.mkdir(parents=True, exist_ok=True)
+            recover_states(config.output_path)
+        self.accelerator.wait_for_everyone()
+        if config.resume is None:
+            require_no_states(config.output_path)
+        else:
+            folder = state_to_resume(config.resume, output_path=config.output_path)
+            first, random = load_state(folder, state=self.state, identity=self.identity)
+            if self.accelerator.process_index < len(random):
+                restore_random_states(random[self.accelerator.process_index], device=self.stage.device)
+        self.tracker.open(first=first)
+        return first
+
+    def take_step(self, step: int) -> None:
+        values = optimiser_step(
+            self.config, accelerator=self.accelerator, state=self.state, loss=self.stage.loss, step=step, total=self.total
+        )
+        self.pending.add(values, step=step + 1)
+
+    def after_step(self, finished: int, *, stop: bool) -> bool:
+        """Log, validate, publish and save what is due; returns whether to stop before the end.
+
+        One process answers a signal after this step, several agree on it when numbers are fetched next.
+        """
+        config, last = self.config, finished == self.total
+        stop_here = stop and self.accelerator.num_processes == 1
+        validate = self.stage.validate is not None and _due(finished, config.validate_every_steps, last=last)
+        publish = last or finished % (self.epoch_length * config.save_every_epochs) == 0
+        save = last or finished % config.save_every_steps == 0
+        if not (validate or publish or save or stop_here or finished % config.log_every_steps == 0):
+            return False
+        stopping = self.report(stop=stop) and not last
+        if validate:
+            self.validate(finished)
+        if publish or stopping:
+            self.publish(finished)
+        if save or stopping:
+            self.save(finished)
+        return stopping
+
+    def report(self, *, stop: bool) -> bool:
+        """Fetch and log the steps that are pending; returns whether any process wants to stop."""
+        fetched, stopping = self.pending.fetch(stop=stop)
+        for step, values in fetched.items():
+            if not math.isfinite(values["gradient_norm"]):
+                do = "start anew with a lower --learning_rate, or with --precision float32"
+                raise UsageError(
+                    f"training, step {step}", got=f"a gradient norm of {values['gradient_norm']}", expected="a finite one", do=do
+                )
+            rate = learning_rate_at(self.config, step=step - 1, total=self.total)
+            self.tracker.log({**values, "learning_rate": rate}, step=step)
+            self.shown = {"loss": values["total"]}
+        return stopping
+
+    def validate(self, finished: int) -> None:
+        """Log the stage's validation of the published weights, and keep its files when they are the best so far."""
+        if not self.accelerator.is_main_process or self.stage.validate is None:
+            return
+        with self.state.published():
+            values = self.stage.validate(finished)
+            self.tracker.log({f"validation/{name}": value for name, value in values.items()}, step=finished)
+            if values.get("total", math.inf) < self.state.best:
+                self.state.best = values["total"]
+                if self.stage.save_best is not None:
+                    self.stage.save_best()
+
+    def publish(self, finished: int) -> None:
+        if self.accelerator.is_main_process:
+            with self.state.published():
+                self.written = self.stage.save((finished - 1) // self.epoch_length)
+
+    def save(self, finished: int) -> None:
+        random = gather_object([random_states(self.stage.device)])
+        if self.accelerator.is_main_process:
+            path, keep = self.config.output_path, self.config.keep_states
+            save_state(path, state=self.state, step=finished, identity=self.identity, random=random, keep=keep)
+
+    def result(self) -> list[Path]:
+        """What the first process wrote, known to all once it is written."""
+        return broadcast_object_list([self.written])[0]
+
+
+def _due(finished: int, every: int | None, *, last: bool) -> bool:
+    return every is not None and (last or finished % every == 0)
+
+
+def _require_float32(trainables: dict[str, nn.Parameter]) -> None:
+    """AdamW in bfloat16 cannot move DoRA magnitudes, and small updates of any weight are lost in it."""
+    wrong = [name for name, parameter in trainables.items() if parameter.dtype != torch.float32]
+    if wrong:
+        got = f"{len(wrong)} of them otherwise, first {wrong[0]} in {trainables[wrong[0]].dtype}"
+        raise UsageError("trainable weights", got=got, expected="float32", do="convert them; frozen weights may stay as they are")

@@ -1,0 +1,64 @@
+"""One optimiser step: backward over the micro-batches, gradients averaged over the processes, clipped, applied.
+
+Nothing here waits for the device: what is returned stays there, and whoever wants numbers fetches many steps at once.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from wan_alpha.config import TrainConfig
+from wan_alpha.train.schedule import Share, learning_rate_at, positions_of
+from wan_alpha.train.state import TrainState
+
+Loss = Callable[[list[int]], dict[str, Tensor]]
+"""Named scalars of the samples at these positions, always the same names; `total` is minimised."""
+
+
+def optimiser_step(
+    config: TrainConfig, *, accelerator: Accelerator, state: TrainState, loss: Loss, step: int, total: int
+) -> dict[str, Tensor]:
+    """Take step number `step` (from 0) of `total`; returns this process's mean of each term, and the gradient norm before clipping.
+
+    A gradient that is not finite never reaches the weights: it counts as zero, and the norm that is returned tells.
+    """
+    set_learning_rate(state.optimiser, rate=learning_rate_at(config, step=step, total=total))
+    share = Share(index=accelerator.process_index, count=accelerator.num_processes)
+    means: dict[str, Tensor] = {}
+    for micro_batch in range(config.gradient_accumulation_steps):
+        terms = loss(positions_of(config, step=step, micro_batch=micro_batch, share=share))
+        (terms["total"] / config.gradient_accumulation_steps).backward()
+        for name, value in terms.items():
+            part = value.detach().float() / config.gradient_accumulation_steps
+            means[name] = means[name] + part if name in means else part
+    parameters = list(state.trainables.values())
+    gradients = _averaged_gradients(parameters, accelerator)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    for gradient in gradients:
+        gradient.masked_fill_(~norm.isfinite(), 0.0)
+    state.optimiser.step()
+    state.optimiser.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(state.trainables, step=step)
+    return {**means, "gradient_norm": norm}
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, *, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _averaged_gradients(parameters: Iterable[nn.Parameter], accelerator: Accelerator) -> list[Tensor]:
+    """The mean over the processes, in one message; a parameter that took no part has gradient zero."""
+    gradients: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    if accelerator.num_processes > 1:
+        mean = accelerator.reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduction="mean")
+        for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+    return gradients

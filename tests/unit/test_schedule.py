@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import pytest
+
+from wan_alpha.config import TrainConfig
+from wan_alpha.train.schedule import Share, learning_rate_at, positions_of, total_steps
+
+CONFIG = TrainConfig(max_steps=4, learning_rate=0.1, warmup_steps=2, batch_size=2)
+
+
+def test_learning_rate():
+    assert learning_rate_at(CONFIG, step=0, total=100) == pytest.approx(0.05)
+    assert learning_rate_at(CONFIG, step=50, total=100) == pytest.approx(0.1)
+    cosine = replace(CONFIG, decay="cosine")
+    assert learning_rate_at(cosine, step=50, total=100) == pytest.approx(0.1 * 0.51)
+    assert learning_rate_at(cosine, step=100, total=100) == pytest.approx(0.1 * 0.02)
+
+
+def test_steps():
+    config = replace(CONFIG, max_steps=None, num_epochs=3)
+    assert total_steps(config, num_clips=5) == 9
+    assert total_steps(replace(config, dataset_repeat=2), num_clips=5) == 15
+    assert total_steps(config, num_clips=5, processes=2) == 6
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_processes_walk_the_samples_of_one_process_with_the_whole_batch(accumulation):
+    config = replace(CONFIG, gradient_accumulation_steps=accumulation)
+    whole = replace(config, batch_size=config.batch_size * 2)
+    for step in range(3):
+        shares = [
+            [positions_of(config, step=step, micro_batch=m, share=Share(index=i, count=2)) for i in range(2)] for m in range(accumulation)
+        ]
+        assert [first + second for first, second in shares] == [positions_of(whole, step=step, micro_batch=m) for m in range(accumulation)]
+
+
+def test_micro_batches_follow_each_other():
+    assert positions_of(replace(CONFIG, batch_size=1, gradient_accumulation_steps=2), step=3, micro_batch=1) == [7]
