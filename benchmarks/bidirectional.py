@@ -6,7 +6,7 @@ Same start, data, seeds and steps; only --bidirectional differs. Measured on the
 the normalised latents of transparent cells, where M = -1, against opaque ones, M = 1:
 
     judge_opaque, judge_transparent   mean err^2 of the frozen transformer at noise levels 0.1 ... 0.9
-    beyond_clamp                      share of the transparent cells' w err^2 above 1, which have no gradient any more
+    clamped_opaque, clamped_transparent   share of their w err^2 above 1, which has no gradient any more
     spread_opaque, spread_transparent standard deviation of cells around their mean, mean over channels
     centre_distance                   between both means, in units of the spread of all cells
     nearest_opaque                    mean distance of a transparent cell to the nearest opaque cell of its clip, in the same unit
@@ -62,16 +62,15 @@ def latent_statistics(config: TrainVaeConfig, judge: Judge, *, stage1: Path, hel
 def judged(judge: Judge, z: Tensor, mask: Tensor, *, number: int) -> dict[str, float]:
     """Errors of the frozen transformer on normalised latents (1, c, t, h, w), noise fixed per clip."""
     noise = torch.randn(z.shape, generator=generator_at(0, number))
-    opaque, transparent, beyond = [], [], []
+    found: dict[str, list[Tensor]] = {}
     for level in LEVELS:
         sigma = torch.tensor([level])
         error = (predict_velocity(judge.transformer, noise_at(z, noise, sigma), sigma=sigma, context=judge.context) - velocity(z, noise))[0]
         cells = error.square().movedim(0, -1)
-        opaque.append(cells[mask == 1].mean())
-        transparent.append(cells[mask == -1].mean())
-        beyond.append((bell_weight(sigma) * cells[mask == -1] > 1).float().mean())
-    means = {"judge_opaque": opaque, "judge_transparent": transparent, "beyond_clamp": beyond}
-    return {name: float(torch.stack(values).mean()) for name, values in means.items()}
+        for kind, value in (("opaque", 1), ("transparent", -1)):
+            found.setdefault(f"judge_{kind}", []).append(cells[mask == value].mean())
+            found.setdefault(f"clamped_{kind}", []).append((bell_weight(sigma) * cells[mask == value] > 1).float().mean())
+    return {name: float(torch.stack(values).mean()) for name, values in found.items()}
 
 
 def separation(z: Tensor, mask: Tensor) -> dict[str, float]:

@@ -35,6 +35,15 @@ def test_logit_normal_is_narrower_than_uniform_and_table_draws_from_the_table() 
     assert torch.isin(drawn, flow.reference_table()[0]).all()
 
 
+def test_reference_levels_are_the_tables_after_bfloat16() -> None:
+    """294 distinct levels are ever used (measured on the published code)."""
+    drawn = flow.sample_sigmas(40_000, density="reference", shift=5.0, generator=torch.Generator().manual_seed(0))
+    table = flow.sample_sigmas(40_000, density="table", shift=5.0, generator=torch.Generator().manual_seed(0))
+    assert len(drawn.unique()) == 294
+    assert torch.isin(drawn, flow.reference_table()[0]).all()
+    assert 0 < (drawn - table).abs().max() <= 2**-9 + 1e-3, "half a step of bfloat16 below 1, and of the table"
+
+
 def test_reference_table() -> None:
     sigmas, timesteps, weights = flow.reference_table()
     assert sigmas[[0, 250, 500, 750, 900, 999]].tolist() == pytest.approx([1, 0.9375, 0.8333, 0.625, 0.35714, 0.00498], abs=1e-4)

@@ -39,6 +39,7 @@ def test_stages_fit_each_other(make: Callable[[], Recipe]) -> None:
     assert len({(c.height, c.width, c.num_frames) for c in (r.train_vae, r.evaluate)}) == 1
     assert r.cache.max_sequence_length == r.train_dit.max_sequence_length == (r.generate.max_sequence_length or 512)
     assert r.cache.draws == r.train_dit.draws
+    assert r.cache.buckets == r.train_dit.buckets
     assert r.train_dit.sigma_shift == r.generate.sigma_shift
     assert r.prepare.fps == r.generate.fps == r.export.fps
 

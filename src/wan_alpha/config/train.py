@@ -131,8 +131,8 @@ class TrainDitConfig(TrainConfig):
     """Rank of the adapter; its alpha equals it (scale 1)."""
     noise_shift: float = 0.05
     """Mean shift mu of the noise outside the subject's ellipse (v2); 0 is v1."""
-    sigma_density: Literal["uniform", "logit_normal", "table"] = "uniform"
-    """Density of noise levels before the shift; table is the published 1000-step table."""
+    sigma_density: Literal["uniform", "logit_normal", "table", "reference"] = "uniform"
+    """Density of noise levels before the shift; table is the published 1000-step table, reference the table with its bfloat16 rounding."""
     sigma_shift: float = 5.0
     """Shift s of the noise levels: s x / (1 + (s - 1) x)."""
     loss_weighting: Literal["none", "bsmntw"] = "none"

@@ -14,20 +14,22 @@ T = TypeVar("T")
 class PositionStream(Generic[T]):
     """`take` gives sample_at(position) for rising positions; with workers, the next ones are made meanwhile.
 
-    A jump (a resumed run) starts the workers anew from there.
+    Several processes take their batches side by side: after its own batch_size positions each skips those of the others. Any other
+    jump (a resumed run) starts the workers anew from there.
     """
 
-    def __init__(self, sample_at: Callable[[int], T], *, num_workers: int = 0) -> None:
+    def __init__(self, sample_at: Callable[[int], T], *, num_workers: int = 0, batch_size: int = 1, processes: int = 1) -> None:
         self._dataset, self._num_workers = _Positions(sample_at), num_workers
+        self._batch_size, self._skip = batch_size, (processes - 1) * batch_size
         self._next = -1
         self._samples: Iterator[T | WanAlphaError] = iter(())
 
     def take(self, positions: list[int]) -> list[T]:
         if positions[0] != self._next:
-            sampler = _From(positions[0])
+            sampler = _From(positions[0], batch_size=self._batch_size, skip=self._skip)
             loader = DataLoader(self._dataset, batch_size=None, sampler=sampler, num_workers=self._num_workers, collate_fn=_unchanged)
             self._samples = iter(loader)
-        self._next = positions[-1] + 1
+        self._next = positions[-1] + 1 + self._skip
         taken: list[T] = []
         for sample in itertools.islice(self._samples, len(positions)):
             if isinstance(sample, WanAlphaError):
@@ -54,8 +56,11 @@ class _Positions(Dataset, Generic[T]):
 
 
 class _From(Sampler[int]):
-    def __init__(self, first: int) -> None:
-        self._first = first
+    """batch_size positions from `first` on, then those after a gap of `skip`, and so on."""
+
+    def __init__(self, first: int, *, batch_size: int, skip: int) -> None:
+        self._first, self._batch_size, self._skip = first, batch_size, skip
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.count(self._first)
+        starts = itertools.count(self._first, self._batch_size + self._skip)
+        return (start + i for start in starts for i in range(self._batch_size))

@@ -3,6 +3,7 @@
 sigma in [0, 1] is the noise level, 1 is pure noise. Latents are (B, c, t, h, w), normalised; sigma and weights are (B,) float32.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -13,6 +14,8 @@ Latent = Float[Tensor, "B c t h w"]
 PerSample = Float[Tensor, " B"]
 Scalar = Float[Tensor, ""]
 
+SigmaDensity = Literal["uniform", "logit_normal", "table", "reference"]
+
 REFERENCE_SHIFT = 5.0
 TABLE_STEPS = 1000
 
@@ -22,16 +25,15 @@ def shift_sigma(x: Float[Tensor, "*shape"], *, shift: float) -> Float[Tensor, "*
     return shift * x / (1 + (shift - 1) * x)
 
 
-def sample_sigmas(
-    count: int, *, density: Literal["uniform", "logit_normal", "table"], shift: float, generator: torch.Generator
-) -> Float[Tensor, " count"]:
+def sample_sigmas(count: int, *, density: SigmaDensity, shift: float, generator: torch.Generator) -> Float[Tensor, " count"]:
     """Noise levels (count,) float32 on the CPU, one per sample: a draw from the density, then the shift.
 
-    uniform: U[0, 1). logit_normal: sigmoid(N(0, 1)). table: one of the published levels 1 - i/1000, i = 0..999.
+    uniform: U[0, 1). logit_normal: sigmoid(N(0, 1)). table: one of the published levels 1 - i/1000, i = 0..999. reference: the same as
+    the published code draws them, timesteps rounded to bfloat16 and looked up again, which leaves 294 levels at shift 5.
     """
-    if density == "table":
+    if density in ("table", "reference"):
         index = torch.randint(TABLE_STEPS, (count,), generator=generator)
-        return shift_sigma(1 - index.float() / TABLE_STEPS, shift=shift)
+        return (_table_sigmas(shift) if density == "table" else _rounded_sigmas(shift))[index]
     draw = torch.rand(count, generator=generator) if density == "uniform" else torch.randn(count, generator=generator).sigmoid()
     return shift_sigma(draw, shift=shift)
 
@@ -94,6 +96,14 @@ def bidirectional_loss(
 
 def _table_sigmas(shift: float) -> Tensor:
     return shift_sigma(1 - torch.arange(TABLE_STEPS, dtype=torch.float32) / TABLE_STEPS, shift=shift)
+
+
+@lru_cache(maxsize=4)
+def _rounded_sigmas(shift: float) -> Tensor:
+    """For each level of the table the one whose timestep is nearest to its own timestep in bfloat16."""
+    timesteps = 1000 * _table_sigmas(shift)
+    distance = (timesteps[None] - timesteps.bfloat16().float()[:, None]).abs()
+    return _table_sigmas(shift)[distance.argmin(dim=1)]
 
 
 def _bell(sigma: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ BASE: dict[str, Any] = dict(model="Wan-AI/Wan2.1-T2V-14B-Diffusers")
 STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
 DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
+BUCKETS: dict[str, Any] = dict(buckets="aspect+length")  # the paper's Stage 2: one area, any aspect, up to 81 frames
 
 
 def wan_14b() -> Recipe:
@@ -30,7 +31,8 @@ def wan_14b() -> Recipe:
     time:      not measured: neither the weights nor such hardware were available; the paper gives none
     expected:  as published, on unpublished data: 41.47 dB colour, 42.22 dB alpha (VAE). Sampling takes 4 steps without guidance,
                with LightX2V's LoRA (--acceleration_lora); without it, 50 steps.
-    Kept from the released code: AdamW 1e-4, the 1000-step noise table with its bell-shaped weight, mu = 0.05.
+    Kept from the released code: AdamW 1e-4, the 1000-step noise table with its bell-shaped weight, mu = 0.05, the 1.3B transformer
+    as the judge of Stage 1; its loss is the form with both halves alive, `--bidirectional reference` is the released one.
     """
     return Recipe(
         doctor=DoctorConfig(output_path=OUTPUT / "doctor", num_frames=81),
@@ -40,6 +42,8 @@ def wan_14b() -> Recipe:
             mode="merge+decoders",
             decoder_lora_rank=128,
             learning_rate=1e-4,
+            bidirectional="ours",
+            judge_model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
             batch_size=2,
             max_steps=75_000,
             num_epochs=100_000,
@@ -50,7 +54,7 @@ def wan_14b() -> Recipe:
             **DATA,
             **STAGE_1_SIZE,
         ),
-        cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE),
+        cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE, **BUCKETS),
         train_dit=TrainDitConfig(
             num_workers=8,
             cache_path=OUTPUT / "cache",
@@ -71,6 +75,7 @@ def wan_14b() -> Recipe:
             **BASE,
             **DATA,
             **STAGE_2_SIZE,
+            **BUCKETS,
         ),
         generate=GenerateConfig(output_path=OUTPUT / "generated", **BASE, **STAGE_2_SIZE),
         export=ExportConfig(source=OUTPUT / "generated", output_path=OUTPUT / "exported"),

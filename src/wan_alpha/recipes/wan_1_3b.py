@@ -20,6 +20,7 @@ BASE: dict[str, Any] = dict(model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
 DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
+BUCKETS: dict[str, Any] = dict(buckets="aspect+length")  # the paper's Stage 2: one area, any aspect, up to 81 frames
 
 
 def wan_1_3b() -> Recipe:
@@ -37,6 +38,7 @@ def wan_1_3b() -> Recipe:
         train_vae=TrainVaeConfig(
             num_workers=8,
             mode="merge+decoders",
+            bidirectional="ours",
             batch_size=2,
             max_steps=60_000,
             num_epochs=100_000,
@@ -47,7 +49,7 @@ def wan_1_3b() -> Recipe:
             **DATA,
             **STAGE_1_SIZE,
         ),
-        cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE),
+        cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DATA, **STAGE_2_SIZE, **BUCKETS),
         train_dit=TrainDitConfig(
             num_workers=8,
             cache_path=OUTPUT / "cache",
@@ -62,6 +64,7 @@ def wan_1_3b() -> Recipe:
             **BASE,
             **DATA,
             **STAGE_2_SIZE,
+            **BUCKETS,
         ),
         generate=GenerateConfig(num_inference_steps=30, guidance_scale=5.0, output_path=OUTPUT / "generated", **BASE, **STAGE_2_SIZE),
         export=ExportConfig(source=OUTPUT / "generated", output_path=OUTPUT / "exported"),

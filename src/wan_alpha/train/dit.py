@@ -19,7 +19,6 @@ from torch.autograd.graph import save_on_cpu
 from wan_alpha.checkpoints.adapter import write_adapter
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder
-from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import loaded_weights
 from wan_alpha.errors import UsageError
@@ -28,6 +27,7 @@ from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
 from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.clip_data import position_stream
 from wan_alpha.train.flow_data import FlowBatch, sample_at, to_batch
 from wan_alpha.train.latent_data import LatentData, latent_data
 from wan_alpha.train.latent_source import LatentSource
@@ -53,7 +53,7 @@ def train(config: TrainDitConfig) -> list[Path]:
     transformer = build_transformer(config, device=device)
     data = latent_data(config, transformer, device=device)
     order = BatchOrder(data.training.sizes, batch_size=config.batch_size, seed=config.seed)
-    stream = PositionStream(partial(sample_at, data.training, order=order, config=config), num_workers=config.num_workers)
+    stream = position_stream(partial(sample_at, data.training, order=order, config=config), config=config)
 
     def batch_loss(batch: FlowBatch) -> dict[str, Tensor]:
         with activations_on_cpu(config, device=device):

@@ -39,8 +39,8 @@ class Judge:
 
 
 def judge_sigma(mode: Mode, *, generator: torch.Generator) -> Float[Tensor, " 1"]:
-    """A noise level: ours is continuous, reference from the published table, both shifted by 5."""
-    return sample_sigmas(1, density="table" if mode == "reference" else "uniform", shift=REFERENCE_SHIFT, generator=generator)
+    """A noise level: ours is continuous, reference from the published table as it is used, both shifted by 5."""
+    return sample_sigmas(1, density="reference" if mode == "reference" else "uniform", shift=REFERENCE_SHIFT, generator=generator)
 
 
 def bidirectional_term(

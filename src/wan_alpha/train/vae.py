@@ -15,7 +15,6 @@ from torch import Tensor
 
 from wan_alpha.checkpoints.stage1 import write_merge, write_stage1
 from wan_alpha.config import TrainVaeConfig
-from wan_alpha.data.stream import PositionStream
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
@@ -25,6 +24,7 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
 from wan_alpha.rgba import from_signed, hard_render, to_signed
 from wan_alpha.run_record import now, write_run_record
+from wan_alpha.train.clip_data import position_stream
 from wan_alpha.train.judge import Judge, bidirectional_term, judge_weights, load_judge
 from wan_alpha.train.loop import Stage, fit
 from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch
@@ -69,7 +69,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
     clips, held_out = rgba_clips(config)
     model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
     objective = build_objective(config, z_dim=model.z_dim, device=device)
-    stream = PositionStream(partial(sample_at, clips, config=config, z_dim=model.z_dim), num_workers=config.num_workers)
+    stream = position_stream(partial(sample_at, clips, config=config, z_dim=model.z_dim), config=config)
 
     def batch_loss(batch: RgbaBatch) -> dict[str, Tensor]:
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
