@@ -19,7 +19,7 @@ PACKAGES = ("wan-alpha", "torch", "diffusers", "transformers", "peft", "accelera
 
 def config_as_json(config: RunConfig) -> dict[str, object]:
     """Field -> value, with paths as text: what json.dumps takes."""
-    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+    return {name: plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def now() -> datetime:
@@ -53,7 +53,7 @@ def write_run_record(
         "command": sys.argv,
         "started": started.isoformat(timespec="seconds") if started else None,
         "ended": now().isoformat(timespec="seconds"),
-        **({"extra": _plain(extra)} if extra else {}),
+        **({"extra": plain(extra)} if extra else {}),
     }
     output_path.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -75,12 +75,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Paths, dates and tuples as JSON has them; numbers that NumPy and torch wrap as plain ones."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     if value is None or isinstance(value, (str, bool, int, float)):
