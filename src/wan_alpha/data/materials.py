@@ -2,10 +2,12 @@
 
 Stage 1 needs them to know greys, browns, textures and wisps: on flat shapes alone, real clips come back in the wrong colours
 (docs/log.md, 2026-11-24). Noise of several octaves is coloured by a random palette, lit as relief or thinned to a wisp, cut out
-by a ragged blob, and moved over the frame. A clip is a pure function of its seed.
+by a ragged blob, and moved over the frame; wisps turn into others, and bursts come and go within a second. A clip is a pure
+function of its seed.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,41 +19,66 @@ Array = NDArray[np.floating]
 
 CANVAS = 2  # a material is painted on a canvas of this many frame sizes, over which the frame moves
 FIRST_CELLS = 3  # of the coarsest octave, over the canvas
-WISP_SHARE = 0.45
-MOTIONS = ("standing still", "drifting and turning")
+WISP_SHARE = 0.55
+Motion = Literal["still", "drift", "fast"]
+MOTIONS: dict[Motion, str] = {"still": "standing still", "drift": "drifting and turning", "fast": "moving fast"}
 
 
 def material_caption(seed: int) -> str:
     """Kind and motion in Wan-Alpha's prompt form."""
     generator = torch.Generator().manual_seed(seed)
-    kind = "wisp of smoke" if _is_wisp(generator) else "rock"
-    return f"A {kind} {MOTIONS[_is_moving(generator)]}. The background is transparent. Realistic style. Close shot."
+    wisp, motion = _is_wisp(generator), _motion(generator)
+    kind = "wisp of smoke" if wisp else "rock"
+    return f"A {kind} {MOTIONS[motion]}. The background is transparent. Realistic style. Close shot."
 
 
 def render_material(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Array, Array]:
     """Straight colour (T, H, W, 3) and alpha (T, H, W), float32 in [0, 1]; colour is defined everywhere."""
     generator, side = torch.Generator().manual_seed(seed), CANVAS * max(height, width)
-    wisp, moving = _is_wisp(generator), _is_moving(generator)
-    relief = _noise(side, slope=_between(0.4, 1.6, generator), generator=generator)
-    colour = _palette(relief, generator)
-    if not wisp:
-        colour = colour * _light(relief, generator)
-    alpha = _blob(side, softness=_between(0.3, 1.2, generator) if wisp else 0.03, generator=generator)
-    if wisp:
-        density = _noise(side, slope=_between(0.7, 1.6, generator), generator=generator)
-        alpha = alpha * (_between(0.1, 0.9, generator) + density * _between(0.1, 0.5, generator)).clamp(0, 1)
-    canvas = torch.cat([colour.clamp(0, 1), alpha[None]])[None]
-    frames = _look(canvas, _path(num_frames, generator, pace=num_frames / 17 if moving else 0.0), height=height, width=width)
+    wisp, motion = _is_wisp(generator), _motion(generator)
+    path = _path(num_frames, generator, motion=motion)
+    paint = _wisp if wisp else _rock
+    looks = [_look(paint(side, generator)[None], path, height=height, width=width) for _ in range(2 if wisp else 1)]
+    frames = looks[0]
+    if wisp and motion != "still":  # one cloud turns into another; a fast one comes and goes as well
+        pace = _between(2.0, 6.0, generator) if motion == "fast" else _between(0.0, 1.5, generator)
+        turned = (pace * torch.linspace(0, num_frames / 17, num_frames) + _between(0.0, math.pi, generator)).view(-1, 1, 1, 1)
+        frames = looks[0] * turned.cos().square() + looks[1] * turned.sin().square()
+    if wisp and motion == "fast":
+        frames[:, 3] *= _life(num_frames, generator).view(-1, 1, 1)
     clip = frames.permute(0, 2, 3, 1).contiguous().numpy()
     return clip[..., :3], clip[..., 3]
+
+
+def _rock(side: int, generator: torch.Generator) -> Tensor:
+    """(4, side, side): colour lit as relief, and a hard-edged matte."""
+    relief = _noise(side, slope=_between(0.4, 1.6, generator), generator=generator)
+    colour = (_palette(relief, generator) * _light(relief, generator)).clamp(0, 1)
+    return torch.cat([colour, _blob(side, softness=0.03, generator=generator)[None]])
+
+
+def _wisp(side: int, generator: torch.Generator) -> Tensor:
+    """(4, side, side): colour, and a matte as thin as its noise."""
+    colour = _palette(_noise(side, slope=_between(0.4, 1.6, generator), generator=generator), generator)
+    density = _noise(side, slope=_between(0.7, 1.6, generator), generator=generator)
+    thickness = (_between(0.1, 0.9, generator) + density * _between(0.1, 0.5, generator)).clamp(0, 1)
+    return torch.cat([colour, (_blob(side, softness=_between(0.3, 1.2, generator), generator=generator) * thickness)[None]])
+
+
+def _life(num_frames: int, generator: torch.Generator) -> Tensor:
+    """(T,) in [0, 1]: what is seen of a burst; it comes fast and fades."""
+    time = torch.linspace(0, 1, num_frames) if num_frames > 1 else torch.full((1,), 0.3)
+    peak = _between(0.1, 0.5, generator)
+    return torch.minimum(0.3 + 0.7 * time / peak, ((1.05 - time) / (1.05 - peak)).clamp(0, 1)).clamp(0, 1)
 
 
 def _is_wisp(generator: torch.Generator) -> bool:
     return _between(0.0, 1.0, generator) < WISP_SHARE
 
 
-def _is_moving(generator: torch.Generator) -> bool:
-    return _between(0.0, 1.0, generator) > 0.15
+def _motion(generator: torch.Generator) -> Motion:
+    drawn = _between(0.0, 1.0, generator)
+    return "still" if drawn < 0.15 else "drift" if drawn < 0.6 else "fast"
 
 
 def _palette(relief: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,12 +123,13 @@ def _noise(side: int, *, slope: float, generator: torch.Generator) -> Tensor:
     return ((total - total.mean()) / total.std().clamp_min(1e-6))[0, 0]
 
 
-def _path(num_frames: int, generator: torch.Generator, *, pace: float) -> Tensor:
-    """(T, 2, 3): where each frame looks on the canvas; it drifts, turns and zooms steadily."""
+def _path(num_frames: int, generator: torch.Generator, *, motion: Motion) -> Tensor:
+    """(T, 2, 3): where each frame looks on the canvas; it drifts, turns and zooms steadily, or three times as fast."""
+    pace = {"still": 0.0, "drift": 1.0, "fast": 3.0}[motion] * num_frames / 17
     time = pace * torch.linspace(-0.5, 0.5, num_frames)
     angle = _between(0.0, 2 * math.pi, generator) + _between(-1.5, 1.5, generator) * time
-    zoom = (1 + _between(-0.4, 0.4, generator) * time) * _between(0.4, 0.75, generator)
-    x, y = (_between(-0.1, 0.1, generator) + _between(-0.25, 0.25, generator) * time for _ in range(2))
+    zoom = (1 + _between(-0.4, 0.4, generator) * time).clamp(0.4, 1.6) * _between(0.4, 0.75, generator)
+    x, y = (_between(-0.1, 0.1, generator) + _between(-0.25, 0.25, generator) * time.clamp(-0.7, 0.7) for _ in range(2))
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     return torch.stack([torch.stack([cos, -sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1)
 
