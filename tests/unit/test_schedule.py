@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from wan_alpha.config import TrainConfig
-from wan_alpha.train.schedule import Share, learning_rate_at, positions_of, total_steps
+from wan_alpha.data.shares import Share
+from wan_alpha.train.schedule import learning_rate_at, positions_of, total_steps
 
 CONFIG = TrainConfig(max_steps=4, learning_rate=0.1, warmup_steps=2, batch_size=2)
 
@@ -29,7 +30,7 @@ def test_processes_walk_the_samples_of_one_process_with_the_whole_batch(accumula
     whole = replace(config, batch_size=config.batch_size * 2)
     for step in range(3):
         shares = [
-            [positions_of(config, step=step, micro_batch=m, share=Share(index=i, count=2)) for i in range(2)] for m in range(accumulation)
+            [positions_of(config, step=step, micro_batch=m, share=Share(rank=i, count=2)) for i in range(2)] for m in range(accumulation)
         ]
         assert [first + second for first, second in shares] == [positions_of(whole, step=step, micro_batch=m) for m in range(accumulation)]
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from wan_alpha.data import stream as stream_module
@@ -34,3 +35,10 @@ def test_processes_side_by_side_read_on_without_starting_anew(monkeypatch):
     assert len(started) == 1
     assert stream.take([6, 7]) == [6, 7]
     assert len(started) == 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_leaves_the_process_wide_generator_alone(num_workers):
+    before = torch.get_rng_state()
+    PositionStream(square, num_workers=num_workers).take([0])
+    assert torch.equal(torch.get_rng_state(), before)

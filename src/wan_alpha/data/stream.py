@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wan_alpha.errors import WanAlphaError
@@ -26,9 +27,7 @@ class PositionStream(Generic[T]):
 
     def take(self, positions: list[int]) -> list[T]:
         if positions[0] != self._next:
-            sampler = _From(positions[0], batch_size=self._batch_size, skip=self._skip)
-            loader = DataLoader(self._dataset, batch_size=None, sampler=sampler, num_workers=self._num_workers, collate_fn=_unchanged)
-            self._samples = iter(loader)
+            self._samples = iter(self._loader(_From(positions[0], batch_size=self._batch_size, skip=self._skip)))
         self._next = positions[-1] + 1 + self._skip
         taken: list[T] = []
         for sample in itertools.islice(self._samples, len(positions)):
@@ -36,6 +35,12 @@ class PositionStream(Generic[T]):
                 raise sample
             taken.append(sample)
         return taken
+
+    def _loader(self, sampler: Sampler[int]) -> DataLoader:
+        own = torch.Generator()  # of the workers' seeds, which nothing draws from: the process-wide generator stays as it is
+        return DataLoader(
+            self._dataset, batch_size=None, sampler=sampler, num_workers=self._num_workers, collate_fn=_unchanged, generator=own
+        )
 
 
 def _unchanged(sample: T) -> T:

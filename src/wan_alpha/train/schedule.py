@@ -1,17 +1,11 @@
 """What a step is: its length, its samples and its learning rate, each a pure function of the settings and the step's number."""
 
 import math
-from dataclasses import dataclass
 
 from wan_alpha.config import TrainConfig
+from wan_alpha.data.shares import Share
 
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which process of how many this one is: every micro-batch is `count` batches, one for each."""
-
-    index: int = 0
-    count: int = 1
+ALONE = Share()
 
 
 def samples_per_step(config: TrainConfig, *, processes: int = 1) -> int:
@@ -34,10 +28,10 @@ def learning_rate_at(config: TrainConfig, *, step: int, total: int) -> float:
     return config.learning_rate * warmup * decay
 
 
-def positions_of(config: TrainConfig, *, step: int, micro_batch: int, share: Share = Share()) -> list[int]:
+def positions_of(config: TrainConfig, *, step: int, micro_batch: int, share: Share = ALONE) -> list[int]:
     """Sample positions of one forward pass of one process.
 
     The processes' batches stand side by side, so that N processes walk the samples as one process with N times the batch does.
     """
-    batch = (step * config.gradient_accumulation_steps + micro_batch) * share.count + share.index
+    batch = (step * config.gradient_accumulation_steps + micro_batch) * share.count + share.rank
     return list(range(batch * config.batch_size, (batch + 1) * config.batch_size))

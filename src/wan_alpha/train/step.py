@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from wan_alpha.config import TrainConfig
-from wan_alpha.train.schedule import Share, learning_rate_at, positions_of
+from wan_alpha.data.shares import Share
+from wan_alpha.train.schedule import learning_rate_at, positions_of
 from wan_alpha.train.state import TrainState
 
 Loss = Callable[[list[int]], dict[str, Tensor]]
@@ -25,7 +26,7 @@ def optimiser_step(
     A gradient that is not finite never reaches the weights: it counts as zero, and the norm that is returned tells.
     """
     set_learning_rate(state.optimiser, rate=learning_rate_at(config, step=step, total=total))
-    share = Share(index=accelerator.process_index, count=accelerator.num_processes)
+    share = Share(rank=accelerator.process_index, count=accelerator.num_processes)
     means: dict[str, Tensor] = {}
     for micro_batch in range(config.gradient_accumulation_steps):
         terms = loss(positions_of(config, step=step, micro_batch=micro_batch, share=share))

@@ -1,0 +1,80 @@
+"""Processes for tests, forked: each starts at once, with everything imported."""
+
+import multiprocessing
+import os
+import socket
+import warnings
+from multiprocessing.process import BaseProcess
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from toy_training import run, toy_config
+from wan_alpha.train.state import TrainState, save_state
+
+_context = multiprocessing.get_context("fork")
+
+
+def forked(target, *args) -> BaseProcess:
+    """A started process; it ends with the test run."""
+    process = _context.Process(target=target, args=args, daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: threads do not live on in a fork; nothing here needs them
+        process.start()
+    return process
+
+
+def save_without_end(output_path, first: int) -> None:
+    """State after state; every weight of state N is N."""
+    step = first
+    while True:
+        save_state(output_path, state=state_at(step), step=step, identity={}, random=[{}], keep=2)
+        step += 1
+
+
+def state_at(step: int) -> TrainState:
+    weight = nn.Parameter(torch.full((8,), float(step)))
+    optimiser = torch.optim.AdamW([weight])
+    weight.grad = torch.ones_like(weight)
+    optimiser.step()
+    weight.data.fill_(float(step))
+    return TrainState(trainables={"weight": weight}, optimiser=optimiser, best=float(step))
+
+
+def train_as(rank: int, count: int, port: int, output_path, settings: dict, result) -> None:
+    """One of `count` processes of a toy training, as accelerate's launcher would start it; sends (weight, files written)."""
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the parent's: one process
+    place = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    os.environ.update({name: str(value) for name, value in place.items()}, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true")
+    stop_at = settings.pop("stop_at", None)  # (rank, position)
+    saved = []
+
+    def at(position):
+        if stop_at == (rank, position):
+            os.kill(os.getpid(), 15)
+
+    weight = run(toy_config(output_path, **settings), at=at, save=lambda epoch: saved.append(epoch) or [])
+    result.send((weight.tolist(), saved))
+
+
+def train_together(count: int, output_path, **settings) -> list[tuple[list[float], list[int]]]:
+    """(weight, epochs saved) of each of `count` processes that train one toy together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [_context.Pipe(duplex=False) for _ in range(count)]
+    processes = [forked(train_as, rank, count, port, output_path, settings, pipes[rank][1]) for rank in range(count)]
+    results = [receiver.recv() if receiver.poll(40) else None for receiver, _ in pipes]
+    for process in processes:
+        process.join(10)
+        process.kill()
+    return results
