@@ -23,8 +23,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_pair, write_png
-from wan_alpha.metrics.quality import alpha_mae, alpha_psnr_ssim, psnr_ssim_over_backgrounds, rgb_mae
-from wan_alpha.metrics.transparency import background_leak, holes
+from wan_alpha.metrics.measure import measure
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.preview import comparison_sheet
 from wan_alpha.progress import progress
@@ -50,7 +49,9 @@ class Evaluation:
             f"alpha MAE {self.mean['alpha_mae']:.2f}: {grade(self.mean)}",
             f"over nine backgrounds: PSNR {self.mean['psnr']:.2f} dB, SSIM {self.mean['ssim']:.4f}; "
             f"alpha: PSNR {self.mean['alpha_psnr']:.2f} dB, SSIM {self.mean['alpha_ssim']:.4f}",
-            f"background leak {self.mean['background_leak']:.4f}, holes {self.mean['holes']:.4f}",
+            f"alpha: SAD {self.mean['alpha_sad']:.3f}, MSE {self.mean['alpha_mse']:.2f}, Grad {self.mean['alpha_grad']:.3f}, "
+            f"Conn {self.mean['alpha_conn']:.3f}, dtSSD {self.mean['alpha_dtssd']:.2f}",
+            f"background leak {self.mean['background_leak']:.4f}, holes {self.mean['holes']:.4f}, edge error {self.mean['edge_error']:.4f}",
             f"report: {self.report}",
             f"pictures: {self.sheet} (truth above reconstruction)",
         ]
@@ -105,22 +106,6 @@ def reconstruct(
     kept = sample.original_frames
     prediction = tuple(from_signed(x).clamp(0, 1)[0, :, :kept].cpu() for x in decoded)
     return (sample.rgb[:, :kept], sample.alpha[:, :kept]), (prediction[0], prediction[1])
-
-
-def measure(prediction: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor], *, hard_threshold: float) -> dict[str, float]:
-    """Every number of one clip; MAE in 0-255 units, PSNR in dB."""
-    (rgb, alpha), (true_rgb, true_alpha) = ((colour[None], matte[None]) for colour, matte in (prediction, truth))
-    over = psnr_ssim_over_backgrounds((rgb, alpha), (true_rgb, true_alpha))
-    of_alpha = alpha_psnr_ssim(alpha, true_alpha)
-    return {
-        "rgb_mae": float(rgb_mae(rgb, true_rgb, true_alpha=true_alpha, threshold=hard_threshold)),
-        "rgb_mae_any_alpha": float(rgb_mae(rgb, true_rgb, true_alpha=true_alpha, threshold=0.0)),
-        "alpha_mae": float(alpha_mae(alpha, true_alpha)),
-        **over,
-        **{f"alpha_{name}": value for name, value in of_alpha.items()},
-        "background_leak": float(background_leak(alpha, true_alpha)[0]),
-        "holes": float(holes(alpha, true_alpha)[0]),
-    }
 
 
 def grade(mean: dict[str, float]) -> str:

@@ -2,9 +2,13 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
+from wan_alpha.errors import UsageError
 from wan_alpha.metrics import quality
 from wan_alpha.metrics import transparency as stats
+from wan_alpha.metrics.measure import MEANINGS, measure
+from wan_alpha.rgba import METRIC_COLOURS, over
 
 
 def flat(value: float, channels: int = 1, size: int = 16) -> torch.Tensor:
@@ -53,6 +57,53 @@ def test_ssim_of_small_frames() -> None:
     assert quality.ssim(1 - clip, clip).item() < 0.1
     result = quality.alpha_psnr_ssim(clip[:, :1], clip[:, :1])
     assert result == pytest.approx({"psnr": 100, "ssim": 1})
+
+
+def noisy_clips(*, frames: int = 3, height: int = 21, width: int = 37) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    """(prediction, truth), each (rgb, alpha)."""
+    generator = torch.Generator().manual_seed(1)
+    rgb, alpha = (torch.rand(2, channels, frames, height, width, generator=generator) for channels in (3, 1))
+    noise = 0.1 * torch.randn(2, 3, frames, height, width, generator=generator)
+    return ((rgb + noise).clamp(0, 1), (alpha + noise[:, :1]).clamp(0, 1)), (rgb, alpha)
+
+
+def test_ssim_is_torchmetrics() -> None:
+    (prediction, _), (truth, _) = noisy_clips()
+    frames = [clip.transpose(1, 2).flatten(0, 1) for clip in (prediction, truth)]
+    assert quality.ssim(prediction, truth).item() == pytest.approx(
+        structural_similarity_index_measure(*frames, data_range=1.0).item(), abs=1e-5
+    )
+    with pytest.raises(UsageError, match="frames of 37x5"):
+        quality.ssim(prediction[..., :5, :], truth[..., :5, :])
+
+
+def test_ssim_in_chunks_is_ssim(monkeypatch: pytest.MonkeyPatch) -> None:
+    (prediction, _), (truth, _) = noisy_clips(frames=5)
+    whole = quality.ssim(prediction, truth).item()
+    monkeypatch.setattr(quality, "CHUNK_PIXELS", 3 * 21 * 37)
+    assert quality.ssim(prediction, truth).item() == pytest.approx(whole, abs=1e-6)
+
+
+def test_nine_backgrounds_are_nine_renders() -> None:
+    """Put together from three renders, each background has the value of its own render."""
+    prediction, truth = noisy_clips()
+    values = quality.psnr_ssim_over_backgrounds(prediction, truth)
+    for name, colour in METRIC_COLOURS.items():
+        background = torch.tensor(colour)[:, None, None, None]
+        pair = over(*prediction, background), over(*truth, background)
+        assert values[f"psnr_{name}"] == pytest.approx(quality.psnr(*pair).item(), abs=1e-4)
+        assert values[f"ssim_{name}"] == pytest.approx(quality.ssim(*pair).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "frames"), [(0.0, 1), (1.0, 1), (0.0, 3), (0.4, 2)])
+def test_every_number_of_a_clip_is_finite_and_explained(alpha: float, frames: int) -> None:
+    truth = torch.rand(3, frames, 12, 20), torch.full((1, frames, 12, 20), alpha)
+    values = measure((1 - truth[0], 1 - truth[1]), truth, hard_threshold=8 / 255)
+    assert list(values) == list(MEANINGS)
+    assert all(math.isfinite(value) for value in values.values())
+    same = measure(truth, truth, hard_threshold=8 / 255)
+    assert (same["psnr"], same["alpha_psnr"], same["ssim"]) == (100, 100, pytest.approx(1))
+    assert [same[name] for name in MEANINGS if "psnr" not in name and "ssim" not in name] == [0] * 11
 
 
 def test_border_leak_sees_the_outer_pixels_only() -> None:
