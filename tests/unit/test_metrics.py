@@ -7,7 +7,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from wan_alpha.errors import UsageError
 from wan_alpha.metrics import quality
 from wan_alpha.metrics import transparency as stats
-from wan_alpha.metrics.measure import MEANINGS, measure
+from wan_alpha.metrics.measure import MEANINGS, OVER_BACKGROUNDS, measure
 from wan_alpha.rgba import METRIC_COLOURS, over
 
 
@@ -99,7 +99,7 @@ def test_nine_backgrounds_are_nine_renders() -> None:
 def test_every_number_of_a_clip_is_finite_and_explained(alpha: float, frames: int) -> None:
     truth = torch.rand(3, frames, 12, 20), torch.full((1, frames, 12, 20), alpha)
     values = measure((1 - truth[0], 1 - truth[1]), truth, hard_threshold=8 / 255)
-    assert list(values) == list(MEANINGS)
+    assert list(values) == [*MEANINGS, *OVER_BACKGROUNDS]
     assert all(math.isfinite(value) for value in values.values())
     same = measure(truth, truth, hard_threshold=8 / 255)
     assert (same["psnr"], same["alpha_psnr"], same["ssim"]) == (100, 100, pytest.approx(1))

@@ -67,8 +67,10 @@ class GenerateConfig(RunConfig, BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(RunConfig, BaseModelConfig, DatasetConfig):
-    """evaluate: reconstruct clips with the RGBA VAE and measure colour and alpha."""
+    """evaluate: reconstruct clips with the RGBA VAE and measure colour and alpha, or measure given predictions."""
 
+    predictions: Path | None = None
+    """Folder of RGBA clips, or colour + matte pairs, to measure against the dataset's clips of the same names; no model is loaded."""
     test_rgb_video: Path | None = None
     """Evaluate one pair instead of the dataset: its colour video."""
     test_alpha_video: Path | None = None

@@ -25,13 +25,17 @@ MEANINGS: dict[str, str] = {
     "background_leak": "mean alpha where the truth is transparent, 0 to 1",
     "holes": "mean missing alpha where the truth is opaque, 0 to 1",
     "edge_error": "mean alpha error around the true edge, 0 to 1",
-    **{f"{metric}_{colour}": f"{metric} over {colour}" for metric in ("psnr", "ssim") for colour in METRIC_COLOURS},
 }
-"""Name -> unit, direction where higher is better, source: all of `measure`'s numbers, the main ones first."""
+"""Name -> unit, direction where higher is better, source."""
+OVER_BACKGROUNDS = tuple(f"{metric}_{colour}" for metric in ("psnr", "ssim") for colour in METRIC_COLOURS)
+"""PSNR and SSIM over each of the nine backgrounds, whose means are psnr and ssim."""
 
 
 def measure(prediction: Clip, truth: Clip, *, hard_threshold: float) -> dict[str, float]:
-    """Every number of MEANINGS, by name. None is NaN: what has nothing to count, such as holes where nothing is opaque, is 0."""
+    """Every number of MEANINGS, then of OVER_BACKGROUNDS.
+
+    None is NaN: what has nothing to count, such as holes where nothing is opaque, is 0.
+    """
     (rgb, alpha), (true_rgb, true_alpha) = ((colour[None], matte[None]) for colour, matte in (prediction, truth))
     matte = {"prediction": alpha, "target": true_alpha}
     values: dict[str, float | Tensor] = {
@@ -49,4 +53,4 @@ def measure(prediction: Clip, truth: Clip, *, hard_threshold: float) -> dict[str
         "holes": transparency.holes(alpha, true_alpha),
         "edge_error": transparency.edge_error(alpha, true_alpha),
     }
-    return {name: float(values[name]) for name in MEANINGS}
+    return {name: float(values[name]) for name in (*MEANINGS, *OVER_BACKGROUNDS)}
