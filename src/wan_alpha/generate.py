@@ -16,6 +16,7 @@ from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png, write_png_sequence
 from wan_alpha.metrics.transparency import transparency_statistics
+from wan_alpha.models.quantise import quantise
 from wan_alpha.pipeline import RgbaClips
 from wan_alpha.preview import contact_sheet
 from wan_alpha.progress import progress
@@ -72,6 +73,7 @@ def generate(config: GenerateConfig) -> list[GeneratedClip]:
     settings = sampling_settings(config, pipeline)
     if config.save_pipeline is not None:
         pipeline.save_pretrained(config.save_pipeline)
+    quantise(pipeline.transformer, to=config.base_quantization)
     hashes = {role: sha256(path) for role, path in weights.items()}
     shared = {**_shared_record(config), "sampling": asdict(settings), "weights": hashes}
     clips = []
@@ -114,7 +116,7 @@ def read_prompts(config: GenerateConfig) -> list[PromptLine]:
 
 def _shared_record(config: GenerateConfig) -> dict[str, object]:
     """What shapes every clip of a run beside its weights and sampling settings."""
-    names = ("num_frames", "height", "width", "fps", "adapter_strength", "merge_order", "precision", "vae_passes")
+    names = ("num_frames", "height", "width", "fps", "adapter_strength", "merge_order", "precision", "vae_passes", "base_quantization")
     return {
         **{name: getattr(config, name) for name in names},
         "alpha": "straight",

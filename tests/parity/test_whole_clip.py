@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from wan_alpha.models import whole_clip
-from wan_alpha.models.rgba_vae import _chunked_decode, _chunked_features
+from wan_alpha.models.rgba_vae import chunked_decode, chunked_features
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 Z_DIM = 2
@@ -73,9 +73,9 @@ def test_our_chunked_passes_equal_diffusers() -> None:
     vae = make_vae(1, torch.float64)
     clip = 2 * torch.rand(1, 3, 9, HEIGHT, WIDTH, dtype=torch.float64) - 1
     moments = vae.encode(clip).latent_dist.parameters
-    ours = whole_clip.encoder_head(vae.encoder, vae.quant_conv, _chunked_features(vae.encoder, clip))
+    ours = whole_clip.encoder_head(vae.encoder, vae.quant_conv, chunked_features(vae.encoder, clip))
     torch.testing.assert_close(ours, moments, rtol=0, atol=1e-10)
-    decoded = _chunked_decode(vae.decoder, vae.post_quant_conv, moments[:, :Z_DIM])
+    decoded = chunked_decode(vae.decoder, vae.post_quant_conv, moments[:, :Z_DIM])
     torch.testing.assert_close(decoded, vae.decode(moments[:, :Z_DIM]).sample, rtol=0, atol=1e-10)
 
 

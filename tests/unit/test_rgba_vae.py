@@ -188,7 +188,7 @@ def test_automatic_passes_go_in_chunks_above_their_size(monkeypatch: pytest.Monk
     rgb, alpha = clips()
     latents = model.encode(rgb, alpha)
     ran: list[str] = []
-    monkeypatch.setattr(rgba_vae, "_chunked_decode", lambda decoder, conv, z: ran.append("chunked") or whole_clip.decode(decoder, conv, z))
+    monkeypatch.setattr(rgba_vae, "chunked_decode", lambda decoder, conv, z: ran.append("chunked") or whole_clip.decode(decoder, conv, z))
     model.passes = "auto"
     monkeypatch.setattr(rgba_vae, "WHOLE_UP_TO_PIXELS", 10**6)
     model.decode(latents)

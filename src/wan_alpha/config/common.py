@@ -8,6 +8,7 @@ from wan_alpha.errors import UsageError
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
+BaseQuantization = Literal["none", "int8", "fp8", "nf4"]
 
 AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),

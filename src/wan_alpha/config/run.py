@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config.common import BaseModelConfig, DatasetConfig, RunConfig
+from wan_alpha.config.common import BaseModelConfig, BaseQuantization, DatasetConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class GenerateConfig(RunConfig, BaseModelConfig):
     """Also write the assembled models into this folder, which --model takes in place of all their files."""
     offload: Literal["none", "model"] = "none"
     """model: each model comes to the accelerator only while it works; less memory, more time."""
+    base_quantization: BaseQuantization = "none"
+    """Block weights in 8 bits (int8, fp8: torchao) or 4 (nf4: bitsandbytes), once everything is merged into them."""
     height: int = 480
     """Frame height, a multiple of 16."""
     width: int = 832

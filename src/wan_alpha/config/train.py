@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config.common import BaseModelConfig, DatasetConfig, RunConfig
+from wan_alpha.config.common import BaseModelConfig, BaseQuantization, DatasetConfig, RunConfig
 from wan_alpha.errors import UsageError
 
 
@@ -137,6 +137,8 @@ class TrainDitConfig(TrainConfig):
     """Shift s of the noise levels: s x / (1 + (s - 1) x)."""
     loss_weighting: Literal["none", "bsmntw"] = "none"
     """Weight of the loss per noise level; bsmntw is the published bell curve."""
+    base_quantization: BaseQuantization = "none"
+    """Frozen block weights in 8 bits (int8, fp8: torchao) or 4 (nf4: bitsandbytes), from pip install 'wan-alpha[quantized]'."""
     gradient_checkpointing: bool = False
     """Recompute the transformer's activations in the backward pass: less memory, more time."""
     offload_activations: bool = False

@@ -90,7 +90,7 @@ class RGBAlphaVAE(ModelMixin):
         encoder as one batch; no gradient, since the encoder is frozen.
         """
         clip = torch.cat([rgb, alpha.expand_as(rgb)])
-        encode = _chunked_features if self._in_chunks(clip.shape[0] * clip[0, 0].numel()) else whole_clip.encoder_features
+        encode = chunked_features if self._in_chunks(clip.shape[0] * clip[0, 0].numel()) else whole_clip.encoder_features
         features = encode(self.encoder, clip.to(_dtype(self.encoder)))
         if self.merge_block.layout == "latent":
             moments = whole_clip.encoder_head(self.encoder, self.quant_conv, features)
@@ -177,7 +177,7 @@ class RGBAlphaVAE(ModelMixin):
 
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
         pixels = latents.shape[0] * TEMPORAL_FACTOR * SPATIAL_FACTOR**2 * latents[0, 0].numel()
-        run = _chunked_decode if self._in_chunks(pixels) else whole_clip.decode
+        run = chunked_decode if self._in_chunks(pixels) else whole_clip.decode
         return run(decoder, self.post_quant_conv, latents.to(_dtype(self.post_quant_conv))).to(latents.dtype)
 
     def _in_chunks(self, pixels: int) -> bool:
@@ -263,7 +263,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 
 
-def _chunked_features(encoder: WanEncoder3d, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B D t h w"]:
+def chunked_features(encoder: WanEncoder3d, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B D t h w"]:
     """diffusers' chunked encoder (1 frame, then 4 at a time, with its feature caches), stopped before the head."""
     before_head: list[Tensor] = []
     hook = encoder.norm_out.register_forward_pre_hook(lambda _module, args: before_head.append(args[0]))
@@ -277,7 +277,7 @@ def _chunked_features(encoder: WanEncoder3d, clip: Float[Tensor, "B 3 T H W"]) -
     return torch.cat(before_head, dim=2)
 
 
-def _chunked_decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B 3 T H W"]:
+def chunked_decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B 3 T H W"]:
     """diffusers' chunked decoder (a latent frame at a time, with its feature caches), not clamped."""
     caches = _empty_caches(decoder)
     frames = []

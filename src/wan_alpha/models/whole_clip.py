@@ -24,7 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from torch import Tensor, nn
 
-STACK_UP_TO_CHANNELS = 64  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
+STACK_UP_TO_CHANNELS = 16  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
 
 
 def fold(clip: Tensor) -> Tensor:
@@ -43,9 +43,12 @@ def rms_norm(norm: WanRMS_norm, x: Tensor) -> Tensor:
     return normalized * (norm.gamma.view(1, -1, 1, 1) * norm.scale)
 
 
+def _in_float32_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
 def _stacking_is_faster(conv: nn.Conv3d, x: Tensor) -> bool:
-    in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and in_float32 and conv.in_channels <= STACK_UP_TO_CHANNELS
+    return _in_float32_on_cpu(x) and conv.in_channels <= STACK_UP_TO_CHANNELS
 
 
 def causal_conv(conv: nn.Conv3d, x: Tensor, num_frames: int) -> Tensor:
@@ -59,7 +62,10 @@ def causal_conv(conv: nn.Conv3d, x: Tensor, num_frames: int) -> Tensor:
         past = F.pad(clip, (0, 0, 0, 0, 0, 0, kt - 1, 0))
         stacked = torch.cat([past[:, k : k + num_frames] for k in range(kt)], dim=2).flatten(0, 1)
         return F.conv2d(stacked, weight.transpose(1, 2).flatten(1, 2), bias, padding=pad)
-    clip = F.pad(clip.transpose(1, 2), (0, 0, 0, 0, kt - 1, 0))
+    clip = clip.transpose(1, 2)
+    if _in_float32_on_cpu(x):  # there the backward pass of conv3d is up to twice as slow on channels-last memory
+        clip = clip.contiguous()
+    clip = F.pad(clip, (0, 0, 0, 0, kt - 1, 0))
     return F.conv3d(clip, weight, bias, padding=(0, *pad)).transpose(1, 2).flatten(0, 1)
 
 

@@ -25,6 +25,7 @@ from wan_alpha.errors import UsageError
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
+from wan_alpha.models.quantise import quantise
 from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
 from wan_alpha.train.clip_data import position_stream
@@ -92,6 +93,7 @@ def build_transformer(config: TrainDitConfig, *, device: torch.device) -> WanTra
             do="add --gradient_checkpointing",
         )
     transformer = load_transformer(resolve_base(config), dtype=frozen_dtype(config.precision, device=device), device=device)
+    quantise(transformer, to=config.base_quantization)
     inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
