@@ -63,8 +63,8 @@ class BaseModelConfig:
     """Merge block: feature_merge_epoch_N.safetensors, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
     hard_threshold: float = 8 / 255
     """Alpha above it counts as opaque wherever clips are hard-rendered (Eq. 2); 0 is the published rule."""
-    vae_passes: Literal["auto", "whole", "chunked"] = "auto"
-    """The VAE over the whole clip at once, or a latent frame at a time: equal, less memory. auto: chunked above 8 million pixels."""
+    vae_passes: Literal["auto", "whole", "chunked", "tiled"] = "auto"
+    """The VAE over the whole clip, a latent frame at a time, or decoding in tiles too: equal, each needs less memory. auto: by size."""
     precision: Precision = "auto"
     """Of the frozen transformer and text encoder, and of Stage 1's steps: auto is bfloat16 where it is fast, else float32."""
 

@@ -37,10 +37,11 @@ from wan_alpha.models.feature_merge import (
     merge_block_from_tensors,
 )
 from wan_alpha.models.low_rank import convolutions, inject_low_rank, load_low_rank, low_rank_layers, low_rank_tensors, merge_low_rank
+from wan_alpha.models.tiles import tiled_decode
 
-Passes = Literal["auto", "whole", "chunked"]
-WHOLE_UP_TO_PIXELS = 2**23
-"""With passes "auto": larger clips (pixels times frames, of the batch) go a latent frame at a time."""
+Passes = Literal["auto", "whole", "chunked", "tiled"]
+WHOLE_UP_TO_PIXELS, CHUNKED_UP_TO_PIXELS = 2**23, 2**20
+"""With passes "auto": larger clips (pixels times frames, of the batch) go a latent frame at a time, larger frames in tiles as well."""
 TrainMode = Literal["merge", "merge+decoders"]
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -50,8 +51,8 @@ class RGBAlphaVAE(ModelMixin):
 
     It is a component of a diffusers pipeline: `save_pretrained` writes one folder with merged decoders, `from_pretrained` reads it.
 
-    passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, equal up to
-    rounding, for clips too large for memory; "auto" chooses by size.
+    passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, for clips too
+    large for memory; "tiled" also decodes each frame in tiles. All are equal up to rounding; "auto" chooses by size.
     """
 
     latents_mean: Tensor
@@ -176,12 +177,17 @@ class RGBAlphaVAE(ModelMixin):
         return model.eval().requires_grad_(False)
 
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
-        pixels = latents.shape[0] * TEMPORAL_FACTOR * SPATIAL_FACTOR**2 * latents[0, 0].numel()
-        run = chunked_decode if self._in_chunks(pixels) else whole_clip.decode
+        frame = latents.shape[0] * SPATIAL_FACTOR**2 * latents[0, 0, 0].numel()
+        pixels = frame * TEMPORAL_FACTOR * latents.shape[2]
+        run = whole_clip.decode
+        if self.passes == "tiled" or (self.passes == "auto" and frame > CHUNKED_UP_TO_PIXELS):
+            run = tiled_decode
+        elif self._in_chunks(pixels):
+            run = chunked_decode
         return run(decoder, self.post_quant_conv, latents.to(_dtype(self.post_quant_conv))).to(latents.dtype)
 
     def _in_chunks(self, pixels: int) -> bool:
-        return self.passes == "chunked" or (self.passes == "auto" and pixels > WHOLE_UP_TO_PIXELS)
+        return self.passes in ("chunked", "tiled") or (self.passes == "auto" and pixels > WHOLE_UP_TO_PIXELS)
 
     def _original_lora(self, decoder: WanDecoder3d) -> dict[str, Tensor]:
         rename = _original_names(decoder, self.num_res_blocks)
