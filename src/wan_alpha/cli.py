@@ -43,6 +43,7 @@ VERBS = {
     "train-dit": Verb(config=config.TrainDitConfig, function="wan_alpha.train.dit:train"),
     "generate": Verb(config=config.GenerateConfig, function="wan_alpha.generate:generate", words="prompt"),
     "export": Verb(config=config.ExportConfig, function="wan_alpha.export:export", words="source"),
+    "preview": Verb(config=config.PreviewConfig, function="wan_alpha.sheet:preview", words="source"),
     "evaluate": Verb(config=config.EvaluateConfig, function="wan_alpha.evaluate:evaluate"),
 }
 
@@ -98,6 +99,8 @@ def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
     _configure_console(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
     module, function = verb.function.split(":")
     result = getattr(import_module(module), function)(resolved)
+    for picture in getattr(result, "pictures", ()):
+        console.show_picture(picture)
     return list(_result_lines(result)) if first_process else [], getattr(result, "exit_code", 0)
 
 

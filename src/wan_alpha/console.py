@@ -1,13 +1,18 @@
-"""Progress bars for the command line, on stderr: a bar with the loss and the time left, or sparse lines where it is no terminal."""
+"""What the command line draws: progress on stderr (a bar, or sparse lines where it is no terminal), pictures on terminals that can."""
 
+import base64
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from wan_alpha.progress import Advance, install_display
 
 LINE_EVERY_SECONDS = 15.0
+KITTY_CHUNK = 4096
 
 
 def install_progress() -> None:
@@ -53,3 +58,28 @@ def _lines(label: str, total: int, done: int) -> Iterator[Advance]:
 
 def _text(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def show_picture(path: Path) -> None:
+    """Draw a PNG on the terminal, where it speaks kitty's or iTerm's graphics protocol; nothing elsewhere."""
+    sequence = picture_sequence(path.read_bytes(), os.environ) if sys.stdout.isatty() else ""
+    if sequence:
+        with contextlib.suppress(BrokenPipeError):  # the lines that follow report it
+            print(sequence, flush=True)
+
+
+def picture_sequence(png: bytes, environment: Mapping[str, str]) -> str:
+    """The escape sequence that draws a PNG on the terminal of an environment; empty for one that draws none.
+
+    https://sw.kovidgoyal.net/kitty/graphics-protocol and https://iterm2.com/documentation-images.html
+    """
+    data = base64.b64encode(png).decode()
+    program = environment.get("TERM_PROGRAM", "")
+    if "kitty" in environment.get("TERM", "") or "KITTY_WINDOW_ID" in environment or program == "ghostty":
+        chunks = [data[i : i + KITTY_CHUNK] for i in range(0, len(data), KITTY_CHUNK)]
+        heads = ["a=T,f=100," if i == 0 else "" for i in range(len(chunks))]
+        lasts = [int(i + 1 < len(chunks)) for i in range(len(chunks))]
+        return "".join(f"\x1b_G{head}m={more};{chunk}\x1b\\" for head, more, chunk in zip(heads, lasts, chunks, strict=True))
+    if program in ("iTerm.app", "WezTerm"):
+        return f"\x1b]1337;File=inline=1;size={len(png)}:{data}\x07"
+    return ""

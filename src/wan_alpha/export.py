@@ -1,10 +1,13 @@
-"""export: an RGBA clip -> PNG frames, animated WebP, checkerboard preview, colour + matte. Masters are read back and verified.
+"""export: an RGBA clip -> files that keep its alpha, each read back and compared; a sidecar says what was written and how it came back.
 
-OUTPUT_PATH/NAME/00000.png ...   straight RGBA        OUTPUT_PATH/NAME.webp          lossless, true timing
-OUTPUT_PATH/NAME_preview.mp4     over a checkerboard  OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4
+OUTPUT_PATH/NAME/00000.png ...   NAME_png.zip   NAME.webp   NAME.apng   NAME.mov   NAME.webm   NAME.mkv   NAME_exr/00000.exr ...
+OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json
 """
 
+import json
 import os
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +17,25 @@ from wan_alpha.config import ExportConfig
 from wan_alpha.errors import UsageError, did_you_mean
 from wan_alpha.media.atomic import remove, staging
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
+from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.read import read_clip
-from wan_alpha.media.verify import verify_pair, verify_rgba, verify_video
-from wan_alpha.media.write import check_frame_folder, pair_paths, write_pair, write_png_sequence, write_preview_mp4, write_webp
+from wan_alpha.media.timeline import constant_rate
+from wan_alpha.media.verify import verify_video
+from wan_alpha.media.write import check_frame_folder, write_preview_mp4
 from wan_alpha.preview import checkerboard
 from wan_alpha.progress import progress
 from wan_alpha.run_record import now, write_run_record
 
-FORMATS = ("png", "webp", "preview", "pair")
+PREVIEW, PREVIEW_ENDING, SIDECAR_ENDING = "preview", "_preview.mp4", "_export.json"
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+BACKGROUNDS = {"black": "#000000", "white": "#ffffff"}
 
 
 def export(config: ExportConfig) -> list[Path]:
     """Write every clip of the source in every format; returns the files and frame folders. A clip that fails leaves no file of its own."""
-    unknown = next((name for name in config.formats if name not in FORMATS), None)
-    if unknown is not None:
-        raise UsageError("--formats", got=unknown, expected=" ".join(FORMATS), do=did_you_mean(unknown, list(FORMATS)))
-    if not config.formats:
-        raise UsageError("--formats", got="none", expected=" ".join(FORMATS))
+    _check(config)
     found = find_clips(config.source, exclude=config.output_path)
     problem = next((clip.problem for clip in found if clip.problem is not None), None)
     if problem is not None:
@@ -41,70 +45,93 @@ def export(config: ExportConfig) -> list[Path]:
     written: list[Path] = []
     with progress("exporting", total=len(found)) as advance:
         for source in found:
-            clip = read_clip(rgba=source.rgba, rgb=source.rgb, alpha=source.alpha, fps_if_unknown=config.fps)
-            written += export_clip(clip, config.output_path / source.name, formats=config.formats)
+            written += export_clip(_read(source, config), config.output_path / source.name, config=config)
             advance()
     write_run_record(config.output_path, verb="export", config=config, weights={}, started=started)
     return written
 
 
-def export_clip(clip: RgbaClip, stem: Path, *, formats: tuple[str, ...] = FORMATS) -> list[Path]:
-    """Write one clip as STEM/, STEM.webp, STEM_preview.mp4, STEM_rgb.mp4 + STEM_alpha.mp4 and verify each; all or nothing.
+def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig) -> list[Path]:
+    """Write one clip in the formats of a config, as files that begin with STEM, and verify each; all or nothing.
 
-    Files are made in a folder beside the stem and move to their places once all of them have been verified.
+    Files are made in a folder beside the stem and move to their places once all of them have been verified. Returns them, without
+    the sidecar.
     """
-    if "png" in formats:
-        check_frame_folder(stem)
-    with staging(stem.with_name(stem.name + ".export")) as folder:
-        for name in formats:
-            _WRITERS[name](clip, folder / stem.name)
+    for name in ("png", "exr"):
+        if name in config.formats:
+            check_frame_folder(ending(stem, FORMATS[name].endings[0]))
+    clip = fill_hidden(clip, config.matte_fill)
+    options = WriteOptions(alpha_mode=config.alpha_mode, webp_quality=config.webp_quality, exr_transfer=config.exr_transfer)
+    with staging(ending(stem, ".export")) as folder:
+        made = folder / stem.name
+        files = [asdict(write_format(clip, made, name=name, options=options)) for name in config.formats if name != PREVIEW]
+        if PREVIEW in config.formats:
+            path = ending(made, PREVIEW_ENDING)
+            write_preview_mp4(over_background(clip, config.preview_background), path, fps=clip.fps)
+            verify_video(path, num_frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
+            files.append({"files": [path.name], "format": PREVIEW, "background": config.preview_background})
         written = [path.name for path in sorted(folder.iterdir())]
-        for name in written:
+        size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
+        sidecar = {**size, "matte_fill": config.matte_fill, "written": files}
+        ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+        for name in [*written, stem.name + SIDECAR_ENDING]:
             remove(stem.parent / name)
             os.replace(folder / name, stem.parent / name)
-    return [stem.parent / path for path in written]
+    return [stem.parent / name for name in written]
 
 
-def checkerboard_frames(clip: RgbaClip) -> UInt8[np.ndarray, "T H W 3"]:
-    """The clip over 8-pixel squares of 255 and 200, drawn at frame size; rounded once."""
-    board = checkerboard(height=clip.height, width=clip.width).permute(1, 2, 0).numpy().astype(np.float32) * 255
+def over_background(clip: RgbaClip, background: str) -> UInt8[np.ndarray, "T H W 3"]:
+    """The clip over 8-pixel squares of 255 and 200, drawn at frame size, or over black, white or #RRGGBB; rounded once."""
+    clip = clip.with_bits(8)
+    if background == "checkerboard":
+        behind = checkerboard(height=clip.height, width=clip.width).permute(1, 2, 0).numpy().astype(np.float32) * 255
+    else:
+        behind = np.frombuffer(bytes.fromhex(BACKGROUNDS.get(background, background)[1:]), np.uint8).astype(np.float32)
     frames = np.empty_like(clip.rgb)
     for out, rgb, alpha in zip(frames, clip.rgb, clip.alpha, strict=True):
         share = alpha[..., None].astype(np.float32) / 255
-        out[...] = np.rint(board + share * (rgb - board))
+        out[...] = np.rint(behind + share * (rgb - behind))
     return frames
 
 
-def _png(clip: RgbaClip, stem: Path) -> None:
-    write_png_sequence(clip, stem)
-    verify_rgba(stem, clip)
+def _read(source: FoundClip, config: ExportConfig) -> RgbaClip:
+    clip = read_clip(
+        rgba=source.rgba,
+        rgb=source.rgb,
+        alpha=source.alpha,
+        fps_if_unknown=config.fps,
+        bits=8 if config.bits == "8" else 16,
+        alpha_mode=config.source_alpha,
+    )
+    clip = clip.with_bits(16) if config.bits == "16" else clip
+    return constant_rate(clip, source.files[0]) if config.variable_rate == "hold" else clip
 
 
-def _webp(clip: RgbaClip, stem: Path) -> None:
-    path = stem.with_name(stem.name + ".webp")
-    write_webp(clip, path)
-    verify_rgba(path, clip)
-
-
-def _preview(clip: RgbaClip, stem: Path) -> None:
-    path = stem.with_name(stem.name + "_preview.mp4")
-    write_preview_mp4(checkerboard_frames(clip), path, fps=clip.fps)
-    verify_video(path, num_frames=clip.num_frames, height=clip.height, width=clip.width)
-
-
-def _pair(clip: RgbaClip, stem: Path) -> None:
-    write_pair(clip, stem)
-    verify_pair(*pair_paths(stem), clip)
-
-
-_WRITERS = {"png": _png, "webp": _webp, "preview": _preview, "pair": _pair}
+def _check(config: ExportConfig) -> None:
+    known = [*FORMATS, PREVIEW]
+    unknown = next((name for name in config.formats if name not in known), None)
+    if unknown is not None:
+        raise UsageError("--formats", got=unknown, expected=" ".join(known), do=did_you_mean(unknown, known))
+    if not config.formats:
+        raise UsageError("--formats", got="none", expected=" ".join(known))
+    straight = [name for name in config.formats if name != PREVIEW and config.alpha_mode not in FORMATS[name].alpha_modes]
+    if straight:
+        able = [name for name, spec in FORMATS.items() if config.alpha_mode in spec.alpha_modes]
+        got, do = f"{config.alpha_mode} with {' '.join(straight)}", f"use --formats {' '.join(able)}"
+        raise UsageError("--alpha_mode", got=got, expected="straight, which these formats are by definition", do=do)
+    if config.webp_quality is not None and config.webp_quality > 100:
+        raise UsageError("--webp_quality", got=config.webp_quality, expected="0 to 100")
+    background = config.preview_background
+    if background != "checkerboard" and not COLOUR.fullmatch(BACKGROUNDS.get(background, background)):
+        raise UsageError("--preview_background", got=background, expected="checkerboard, black, white or a colour as #RRGGBB")
 
 
 def _refuse_overwriting_sources(found: list[FoundClip], output: Path) -> None:
+    endings = [text for spec in FORMATS.values() for text in spec.endings]
     for clip in found:
+        targets = {ending(output / clip.name, text).resolve() for text in endings}
         for path in clip.files:
-            targets = {output / clip.name, output / f"{clip.name}.webp", *pair_paths(output / clip.name)}
-            if path.resolve() in {target.resolve() for target in targets}:
+            if path.resolve() in targets:
                 raise UsageError(
                     "--output_path", got=f"{output}, where {path.name} would be overwritten", expected="another folder than the source's"
                 )

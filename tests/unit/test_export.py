@@ -6,7 +6,7 @@ from PIL import Image
 
 from wan_alpha.config import ExportConfig
 from wan_alpha.errors import DatasetError, MediaError, UsageError
-from wan_alpha.export import checkerboard_frames, export
+from wan_alpha.export import export, over_background
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import read_pair, read_rgba
 from wan_alpha.media.video import read_video
@@ -19,8 +19,8 @@ def ladder(frames: int = 4, height: int = 16, width: int = 18) -> RgbaClip:
 
 
 def names(folder):
-    """The clips' files: everything but the record of the run."""
-    return sorted(path.name for path in folder.iterdir() if path.name != "run.json")
+    """The clips' files: everything but the record of the run and the sidecars."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
 
 
 def test_one_clip_in_all_formats(tmp_path):
@@ -37,15 +37,17 @@ def test_one_clip_in_all_formats(tmp_path):
 
 def test_preview_shows_the_board(tmp_path):
     clip = ladder()
-    frames = checkerboard_frames(RgbaClip(rgb=clip.rgb, alpha=np.zeros_like(clip.alpha), fps=16.0))
+    frames = over_background(RgbaClip(rgb=clip.rgb, alpha=np.zeros_like(clip.alpha), fps=16.0), "checkerboard")
     assert set(np.unique(frames)) == {200, 255}
     assert frames[0, 0, 0, 0] != frames[0, 0, 8, 0] == frames[0, 8, 0, 0] != frames[0, 8, 8, 0]
-    assert np.array_equal(checkerboard_frames(RgbaClip(rgb=clip.rgb, alpha=np.full_like(clip.alpha, 255), fps=16.0)), clip.rgb)
+    opaque = RgbaClip(rgb=clip.rgb, alpha=np.full_like(clip.alpha, 255), fps=16.0)
+    assert np.array_equal(over_background(opaque, "checkerboard"), clip.rgb)
+    assert over_background(RgbaClip(rgb=clip.rgb, alpha=np.zeros_like(clip.alpha), fps=16.0), "#0a141e")[0, 0, 0].tolist() == [10, 20, 30]
     write_png_sequence(clip, tmp_path / "clip")
     export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=("preview",)))
     decoded = read_video(tmp_path / "out" / "clip_preview.mp4")
     assert decoded.rgb.shape == clip.rgb.shape
-    assert np.abs(decoded.rgb.astype(int) - checkerboard_frames(clip)).mean() < 8
+    assert np.abs(decoded.rgb.astype(int) - over_background(clip, "checkerboard")).mean() < 8
 
 
 def test_folder_of_clips(tmp_path):
@@ -63,10 +65,10 @@ def test_folder_of_clips(tmp_path):
 def test_a_changed_level_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     write_png_sequence(ladder(), tmp_path / "clip")
 
-    def lossy(clip, path):
+    def lossy(clip, path, *, quality):
         write_webp(RgbaClip(rgb=clip.rgb, alpha=clip.alpha // 2 * 2, fps=clip.fps), path)
 
-    monkeypatch.setattr("wan_alpha.export.write_webp", lossy)
+    monkeypatch.setattr("wan_alpha.media.formats.write_webp", lossy)
     with pytest.raises(MediaError, match=r"clip\.webp: got alpha off by up to 1"):
         export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out"))
     assert names(tmp_path) == ["clip"]

@@ -168,6 +168,7 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch, error):
     real = Image.fromarray
     monkeypatch.setattr("wan_alpha.media.write.Image.fromarray", fails_later)
     monkeypatch.setattr("wan_alpha.media.write.matte_frame", fails_later)
+    monkeypatch.setattr("wan_alpha.media.write.png_bytes", fails_later)
     for write in (write_png_sequence, write_webp, write_pair):
         with pytest.raises(BaseException):  # noqa: B017 - KeyboardInterrupt among them
             write(clip, tmp_path / "new" / "a")

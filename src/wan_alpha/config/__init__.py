@@ -5,7 +5,7 @@ A complete configuration comes from a recipe (wan_alpha.recipes); a command line
 """
 
 from wan_alpha.config.common import AT_LEAST, BaseModelConfig, BaseQuantization, DatasetConfig, Device, Precision, RunConfig
-from wan_alpha.config.media import ExportConfig
+from wan_alpha.config.media import ExportConfig, PreviewConfig
 from wan_alpha.config.prepare import DoctorConfig, PrepareConfig, SourceConfig
 from wan_alpha.config.run import EvaluateConfig, GenerateConfig
 from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, TrainVaeConfig
@@ -23,6 +23,7 @@ __all__ = [
     "GenerateConfig",
     "Precision",
     "PrepareConfig",
+    "PreviewConfig",
     "RunConfig",
     "SourceConfig",
     "TrainConfig",

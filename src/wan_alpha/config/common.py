@@ -22,6 +22,9 @@ AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
     "max_scale": 1.0,
+    **dict.fromkeys(("frames", "max_rows"), 1),
+    "max_side": 16,
+    "webp_quality": 0,
 }
 """Smallest value of settings that a number can make meaningless; None is always allowed where the type allows it."""
 

@@ -13,7 +13,45 @@ class ExportConfig(RunConfig):
 
     source: Path = Path("outputs/generated")
     """RGBA clip: a PNG folder, .webp, .mov, .webm; or a folder of such clips."""
-    formats: tuple[Literal["png", "webp", "preview", "pair"], ...] = ("png", "webp", "preview", "pair")
-    """png: straight RGBA frames; webp: lossless animation; preview: checkerboard mp4; pair: rgb.mp4 + alpha.mp4."""
+    formats: tuple[Literal["png", "zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "exr", "preview"], ...] = (
+        "png",
+        "webp",
+        "preview",
+        "pair",
+    )
+    """png, zip: frames; webp, apng: animations; prores: .mov for editors; webm: VP9 for the web; ffv1: lossless .mkv; pair: rgb.mp4 +
+    alpha.mp4; exr: half floats (extra 'exr'); preview: opaque mp4. All are in docs/formats.md."""
+    bits: Literal["auto", "8", "16"] = "auto"
+    """Bits per channel in png, zip, prores, ffv1 and exr; auto: 16 where the source's alpha has more than 8."""
+    source_alpha: Literal["file", "detect", "straight", "premultiplied"] = "file"
+    """Colour of the source: what its file says (untagged: straight), judged by its pixels, or your word."""
+    alpha_mode: Literal["straight", "premultiplied"] = "straight"
+    """Colour of the files: premultiplied is for prores, ffv1, pair and exr (EXR always is), whose metadata and sidecar say so."""
+    matte_fill: Literal["bleed", "black", "keep"] = "bleed"
+    """Colour under alpha 0: edge colours bled outward, so that scaled edges show no halo; black; or the source's own."""
+    webp_quality: int | None = None
+    """0 to 100: lossy colour with exact alpha. None is lossless."""
+    exr_transfer: Literal["linear", "display"] = "linear"
+    """EXR colour as light, which compositors expect, or as sRGB values."""
+    preview_background: str = "checkerboard"
+    """Behind the preview: checkerboard, black, white, or a colour as #RRGGBB."""
+    variable_rate: Literal["hold", "mean"] = "hold"
+    """A source of variable frame rate: frames are held on a constant grid, or each is kept once at the mean rate."""
     fps: float = 16.0
     """Frame rate for sources that have none of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig(RunConfig):
+    """preview: a sheet of frames over checkerboard, black and white, and of alpha, as one PNG."""
+
+    source: Path = Path("outputs/generated")
+    """RGBA clip, or a folder of clips (a row for each)."""
+    output_path: Path = Path("preview.png")
+    """The PNG to write."""
+    frames: int = 3
+    """Frames of each clip, spread evenly over it."""
+    max_side: int = 192
+    """Larger pictures are scaled down to it."""
+    max_rows: int = 24
+    """Clips shown at most."""

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
 
 from wan_alpha.findings.alpha import NEAR
 from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.finding import Alpha, Repair, Rgb
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.fill import bleed
 
 ORDER: tuple[Repair, ...] = ("trim", "stretch", "denoise", "unpremultiply", "bleed")
 """Alpha before colour, for colour is divided by alpha; hidden colour last. Trimming happens where a pair is read."""
@@ -55,37 +55,3 @@ def unpremultiply(rgb: Rgb, alpha: Alpha) -> Rgb:
         seen = matte > 0
         frame[seen] = np.clip(np.rint(frame[seen] * (255 / matte[seen, None].astype(np.float32))), 0, 255)
     return out
-
-
-def bleed(rgb: Rgb, alpha: Alpha) -> Rgb:
-    """Colour of visible pixels continued over fully transparent ones, by a pyramid of alpha-weighted means (push and pull)."""
-    return np.stack([_bleed_frame(colour, matte) for colour, matte in zip(rgb, alpha, strict=True)])
-
-
-def _bleed_frame(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
-        return rgb
-    weight = alpha.astype(np.float32) / 255
-    levels = [(rgb * weight[..., None], weight)]
-    while max(levels[-1][1].shape) > 1:
-        premul, weight = levels[-1]
-        levels.append((_halve(premul), _halve(weight[..., None])[..., 0]))
-    colour = levels[-1][0] / np.maximum(levels[-1][1], 1e-6)[..., None]
-    for premul, weight in reversed(levels[:-1]):
-        height, width = weight.shape
-        above = np.stack([_enlarge(colour[..., channel], height, width) for channel in range(3)], axis=-1)
-        share = np.minimum(weight * 4, 1)[..., None]
-        colour = share * premul / np.maximum(weight, 1e-6)[..., None] + (1 - share) * above
-    return np.where(hidden[..., None], np.clip(np.rint(colour), 0, 255), rgb).astype(np.uint8)
-
-
-def _halve(values: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels; an odd last line repeats."""
-    padded = np.pad(values, ((0, values.shape[0] % 2), (0, values.shape[1] % 2), (0, 0)), mode="edge")
-    return (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]) / 4
-
-
-def _enlarge(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -32,10 +32,10 @@ Rgb = UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]
 Levels = UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]
 
 
-def full_levels(from_bits: int, bits: Bits) -> np.ndarray:
+def full_levels(from_bits: int, bits: int) -> np.ndarray:
     """Table from full-range codes of FROM_BITS bits to BITS bits, rounded: 0 -> 0, the largest -> the largest."""
     last, top = (1 << from_bits) - 1, (1 << bits) - 1
-    return ((np.arange(last + 1, dtype=np.int64) * top + last // 2) // last).astype(f"u{bits // 8}")
+    return ((np.arange(last + 1, dtype=np.int64) * top + last // 2) // last).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def limited_levels(from_bits: int, bits: Bits) -> np.ndarray:

@@ -32,14 +32,15 @@ def read_rgba(
     8. alpha_mode: alpha_mode.as_straight. A file without alpha, a damaged one, or one that is too short for the window raises
     MediaError.
     """
-    decoded = _decode(path, start=start, count=count, bits=bits)
+    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode == "premultiplied" else bits)
     if decoded.alpha is None:
         raise MediaError(
             path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
         )
     _check_window(path, len(decoded.alpha), start, count)
     clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown, times=decoded.times)
-    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
+    clip = as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
+    return clip.with_bits(8) if bits == 8 else clip
 
 
 def read_pair(

@@ -28,14 +28,15 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
     """Frames [start, start + count) of a video with its own alpha channel, if it has one; at 16 bits where that has more than 8."""
     rgb, alpha = [], []
     line = timeline(path)
+    stated = _stated_mode(path) == "premultiplied"
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
-            depth: Bits = 16 if bits == 16 and alpha_bits(frame) > 8 else 8
+            # Premultiplied colour keeps its depth until it has been divided by alpha.
+            depth: Bits = 16 if (bits == 16 or stated) and alpha_bits(frame) > 8 else 8
             rgb.append(_upright(path, frame, frame_rgb(frame, bits=depth)))
             matte = frame_alpha(frame, bits=depth)
             alpha += [] if matte is None else [_upright(path, frame, matte)]
     _check_equal_sizes(path, rgb)
-    stated = _stated_mode(path) == "premultiplied" if alpha else False
     masks = np.stack(alpha) if len(alpha) == len(rgb) else None
     return Decoded(rgb=np.stack(rgb), alpha=masks, fps=line.fps, times=window_times(line.times, start, count), premultiplied=stated)
 

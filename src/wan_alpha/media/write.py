@@ -1,4 +1,4 @@
-"""Write clips: PNG frames, lossless animated WebP, H.264 colour + matte, preview. Files appear whole or not at all (atomic.beside).
+"""Write clips: PNG frames and zips, animated WebP and PNG, H.264 colour + matte, preview. Files appear whole or not at all (atomic.beside).
 
 Nothing here verifies; wan_alpha.media.verify reads files back and compares.
 """
@@ -7,22 +7,22 @@ import io
 import itertools
 import re
 import struct
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
-import av
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import RgbaClip, check_size, codec_threads, media_errors
-from wan_alpha.media.colour import BT709, FULL, LIMITED, matte_frame, video_frame
+from wan_alpha.media.clip import RgbaClip, media_errors
+from wan_alpha.media.colour import FULL, matte_frame, video_frame
+from wan_alpha.media.encode import Encoding, encode_video
+from wan_alpha.media.png import apng_bytes, png_bytes
 
-FRAME_NAME = re.compile(r"^\d{5,}\.png$")
+FRAME_NAME = re.compile(r"^\d{5,}\.(png|exr)$")
 WEBP_MAX_SIDE = 16383
 
 
@@ -33,18 +33,29 @@ def write_png(image: UInt8[np.ndarray, "H W *c"], path: Path) -> None:
 
 
 def write_png_sequence(clip: RgbaClip, folder: Path, *, text: Mapping[str, str] | None = None) -> None:
-    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... An older sequence there is replaced; a folder of anything else is refused.
+    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... with the clip's bits.
 
-    text: key -> what every file says of itself, in a UTF-8 text chunk.
+    An older sequence there is replaced; a folder of anything else is refused. text: key -> what every file says of itself, in a
+    UTF-8 text chunk.
     """
     check_frame_folder(folder)
-    chunks = PngInfo()
-    for key, value in (text or {}).items():
-        chunks.add_itxt(key, value)
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()
         for index, frame in enumerate(clip.rgba()):
-            Image.fromarray(frame).save(partial / f"{index:05d}.png", compress_level=1, pnginfo=chunks)
+            (partial / f"{index:05d}.png").write_bytes(png_bytes(frame, text=text))
+
+
+def write_png_zip(clip: RgbaClip, path: Path) -> None:
+    """The same frames in one file, stored as they are: any of them can be read without the others."""
+    with beside(path) as partial, media_errors(path, doing="write"), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for index, frame in enumerate(clip.rgba()):
+            archive.writestr(f"{index:05d}.png", png_bytes(frame))
+
+
+def write_apng(clip: RgbaClip, path: Path) -> None:
+    """Animated PNG, 8 bits, lossless, hidden colour included."""
+    with beside(path) as partial, media_errors(path, doing="write"):
+        partial.write_bytes(apng_bytes(clip))
 
 
 def check_frame_folder(folder: Path) -> None:
@@ -56,10 +67,10 @@ def check_frame_folder(folder: Path) -> None:
         raise MediaError(folder, got=f"a folder that holds {other}", expected="none, or older frames", do="choose another --output_path")
 
 
-def write_webp(clip: RgbaClip, path: Path) -> None:
-    """Lossless animated WebP, colour under alpha 0 included, that plays for ever (see webp_bytes)."""
+def write_webp(clip: RgbaClip, path: Path, *, quality: int | None = None) -> None:
+    """Animated WebP that plays for ever, lossless by default, colour under alpha 0 included (see webp_bytes)."""
     with beside(path) as partial, media_errors(path, doing="write"):
-        partial.write_bytes(webp_bytes(clip))
+        partial.write_bytes(webp_bytes(clip, quality=quality))
 
 
 def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
@@ -76,7 +87,7 @@ def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
     size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
     animation_and_alpha = bytes([0b0001_0010, 0, 0, 0])
     chunks = [_chunk(b"VP8X", animation_and_alpha + size), _chunk(b"ANIM", bytes(6))]
-    for frame, duration in zip(clip.rgba(), durations, strict=True):
+    for frame, duration in zip(clip.with_bits(8).rgba(), durations, strict=True):
         no_blend = b"\x02"
         chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _still_chunks(frame, quality)))
     body = b"WEBP" + b"".join(chunks)
@@ -98,17 +109,20 @@ def pair_paths(stem: Path) -> tuple[Path, Path]:
     return stem.with_name(stem.name + "_rgb.mp4"), stem.with_name(stem.name + "_alpha.mp4")
 
 
-def write_pair(clip: RgbaClip, stem: Path) -> tuple[Path, Path]:
-    """Colour and matte as STEM_rgb.mp4 and STEM_alpha.mp4; returns both paths.
+def write_pair(clip: RgbaClip, stem: Path, *, alpha_mode: str = "straight") -> tuple[Path, Path]:
+    """Colour and matte as STEM_rgb.mp4 and STEM_alpha.mp4, 8 bits of each; returns both paths.
 
     Colour: H.264 4:4:4 10 bit, crf 10, tagged BT.709 limited. Matte: H.264 at qp 0 with alpha as full-range luma, so every one of
-    the 256 levels comes back exactly; 4:2:0, or 4:4:4 where a side is odd.
+    the 256 levels comes back exactly; 4:2:0, or 4:4:4 where a side is odd. ALPHA_MODE says what the colour is, in its metadata.
     """
     rgb_path, alpha_path = pair_paths(stem)
+    clip = clip.with_bits(8)
     matte_format = "yuv444p" if clip.height % 2 or clip.width % 2 else "yuv420p"
+    colour = Encoding(codec="libx264", container="mp4", pixel_format="yuv444p10le", options={"crf": "10"}, alpha_mode=alpha_mode)
+    matte = Encoding(codec="libx264", container="mp4", pixel_format=matte_format, options={"qp": "0"}, color_range=FULL)
     with beside(rgb_path) as rgb_partial, beside(alpha_path) as alpha_partial:
-        _encode(rgb_partial, (video_frame(f, "yuv444p10le") for f in clip.rgb), clip, "yuv444p10le", {"crf": "10"}, LIMITED)
-        _encode(alpha_partial, (matte_frame(f, matte_format) for f in clip.alpha), clip, matte_format, {"qp": "0"}, FULL)
+        encode_video(rgb_partial, (video_frame(f, "yuv444p10le") for f in clip.rgb), clip=clip, encoding=colour)
+        encode_video(alpha_partial, (matte_frame(f, matte_format) for f in clip.alpha), clip=clip, encoding=matte)
     return rgb_path, alpha_path
 
 
@@ -116,26 +130,9 @@ def write_preview_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: Path, *, fps: 
     """Opaque H.264 that plays everywhere (4:2:0, BT.709, crf 16). An odd side is made even by repeating its last line."""
     even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     clip = RgbaClip(rgb=even, alpha=np.full(even.shape[:3], 255, np.uint8), fps=fps)
+    encoding = Encoding(codec="libx264", container="mp4", pixel_format="yuv420p", options={"crf": "16"})
     with beside(path) as partial:
-        _encode(partial, (video_frame(frame, "yuv420p") for frame in even), clip, "yuv420p", {"crf": "16"}, LIMITED)
-
-
-def _encode(
-    path: Path, frames: Iterable[av.VideoFrame], clip: RgbaClip, pixel_format: str, options: dict[str, str], color_range: int
-) -> None:
-    check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
-    rate = Fraction(clip.fps).limit_denominator(1001)
-    with media_errors(path, doing="write"), av.open(str(path), mode="w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, pixel_format
-        context = stream.codec_context
-        context.thread_count = codec_threads(width=clip.width, height=clip.height)
-        context.color_range = color_range
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        for index, frame in enumerate(frames):
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        encode_video(partial, (video_frame(frame, "yuv420p") for frame in even), clip=clip, encoding=encoding)
 
 
 def _still_chunks(frame: UInt8[np.ndarray, "H W 4"], quality: int | None) -> bytes:

@@ -1,0 +1,109 @@
+"""The formats of an export: what each writes, how deep it is, how far its alpha may be off. Each file is read back and compared."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from wan_alpha.media import exr
+from wan_alpha.media.alpha_mode import premultiplied
+from wan_alpha.media.clip import Bits, RgbaClip
+from wan_alpha.media.movies import write_ffv1, write_prores, write_webm
+from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.verify import ReadBack, compare
+from wan_alpha.media.write import write_apng, write_pair, write_png_sequence, write_png_zip, write_webp
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """Choices that some formats have."""
+
+    alpha_mode: Literal["straight", "premultiplied"] = "straight"
+    webp_quality: int | None = None
+    """None is lossless; 0 to 100 gives lossy colour, alpha stays exact."""
+    exr_transfer: exr.Transfer = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format. `write` takes the clip (premultiplied where the options ask for it), the stem and the options."""
+
+    endings: tuple[str, ...]
+    """What follows the stem in the names of its files."""
+    write: Callable[[RgbaClip, Path, WriteOptions], object]
+    bits: Bits = 8
+    """The most bits of alpha that it takes; deeper clips are rounded."""
+    alpha_bound: int = 0
+    """By how many of 65535 levels 16-bit alpha may be off; 8-bit alpha is always exact."""
+    lossless: bool = False
+    """Visible colour too comes back exactly."""
+    alpha_modes: tuple[str, ...] = ("straight",)
+
+
+BOTH = ("straight", "premultiplied")
+FORMATS: dict[str, Format] = {
+    "png": Format(endings=("",), write=lambda clip, stem, _: write_png_sequence(clip, stem), bits=16, lossless=True),
+    "zip": Format(endings=("_png.zip",), write=lambda clip, stem, _: write_png_zip(clip, ending(stem, "_png.zip")), bits=16, lossless=True),
+    "webp": Format(endings=(".webp",), write=lambda clip, stem, o: write_webp(clip, ending(stem, ".webp"), quality=o.webp_quality)),
+    "apng": Format(endings=(".apng",), write=lambda clip, stem, _: write_apng(clip, ending(stem, ".apng")), lossless=True),
+    "prores": Format(
+        endings=(".mov",),
+        write=lambda clip, stem, o: write_prores(clip, ending(stem, ".mov"), alpha_mode=o.alpha_mode),
+        bits=16,
+        alpha_bound=43,  # 10 bits: half of 65535 / 1023, and rounding to 12 bits by the decoder
+        alpha_modes=BOTH,
+    ),
+    "webm": Format(endings=(".webm",), write=lambda clip, stem, _: write_webm(clip, ending(stem, ".webm"))),
+    "ffv1": Format(
+        endings=(".mkv",),
+        write=lambda clip, stem, o: write_ffv1(clip, ending(stem, ".mkv"), alpha_mode=o.alpha_mode),
+        bits=16,
+        lossless=True,
+        alpha_modes=BOTH,
+    ),
+    "pair": Format(
+        endings=("_rgb.mp4", "_alpha.mp4"),
+        write=lambda clip, stem, o: write_pair(clip, stem, alpha_mode=o.alpha_mode),
+        alpha_modes=BOTH,
+    ),
+    "exr": Format(
+        endings=("_exr",),
+        write=lambda clip, stem, o: exr.write_exr_sequence(clip, ending(stem, "_exr"), transfer=o.exr_transfer),
+        bits=16,
+        alpha_bound=17,  # a half float has 11 bits below 1
+        alpha_modes=BOTH,  # always premultiplied; the writer does it in linear light
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """One line of the sidecar: a file or folder as it was read back. Errors as in ReadBack."""
+
+    files: tuple[str, ...]
+    format: str
+    alpha_mode: str
+    bits: int
+    alpha_max_error: int
+    rgb_max_error: int
+    rgb_mean_error: float
+
+
+def ending(stem: Path, text: str) -> Path:
+    return stem.with_name(stem.name + text)
+
+
+def write_format(clip: RgbaClip, stem: Path, *, name: str, options: WriteOptions) -> WrittenFile:
+    """Write a straight clip in one format and read it back; MediaError for alpha, frames, size or rate that differ."""
+    spec = FORMATS[name]
+    flat = clip.with_bits(8) if spec.bits == 8 else clip
+    premul = options.alpha_mode == "premultiplied" and name != "exr"
+    spec.write(premultiplied(flat) if premul else flat, stem, options)
+    paths = [ending(stem, text) for text in spec.endings]
+    read = read_rgba if len(paths) == 1 else read_pair
+    got = read(*paths, fps_if_unknown=clip.fps, bits=flat.bits)
+    lossless = (spec.lossless and not premul) or (name == "webp" and options.webp_quality is None)
+    bound = spec.alpha_bound if flat.bits == 16 else 0
+    error: ReadBack = compare(paths[-1], got.with_bits(flat.bits), flat, alpha_bound=bound, lossless_colour="exact" if lossless else "any")
+    mode = "premultiplied" if name == "exr" else options.alpha_mode
+    return WrittenFile(files=tuple(path.name for path in paths), format=name, alpha_mode=mode, bits=flat.bits, **asdict(error))
