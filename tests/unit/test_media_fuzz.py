@@ -53,7 +53,7 @@ def test_damage_is_an_error_or_a_clip(tmp_path, good, name):
     data = good[name].read_bytes()
     rng = np.random.default_rng(list(FILES).index(name))
     read = read_matte if name == "pair" else read_rgba
-    refused = 0
+    refused: list[str] = []
     for number in range(MUTATIONS):
         path = tmp_path / f"{number}{good[name].suffix}"
         path.write_bytes(mutated(data, rng))
@@ -64,10 +64,10 @@ def test_damage_is_an_error_or_a_clip(tmp_path, good, name):
             frames = len(clip[0]) if name == "pair" else clip.num_frames
             assert frames >= 1
         except MediaError as error:
-            refused += 1
-            assert "\n" not in str(error)
+            refused.append(str(error))
         assert time.process_time() - started < SECONDS, number
-    assert refused > MUTATIONS // 4
+    assert len(refused) > MUTATIONS // 4
+    assert "\n" not in "".join(refused)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.exr", "a.gif"])
