@@ -29,5 +29,6 @@ stage1=$(newest "$out"/vae_c/stage1_epoch_*)
 $wan cache --recipe tiny --dataset_base_path "$out/data" --draws 3 --feature_merge_checkpoint "$stage1" --output_path "$out/cache"
 $wan train-dit --recipe tiny --cache_path "$out/cache" --max_steps 900 --output_path "$out/dit"
 
-python3 runs/halve.py "$stage1" src/wan_alpha/assets/tiny/stage1.safetensors
-python3 runs/halve.py "$(newest "$out"/dit/epoch-*)" src/wan_alpha/assets/tiny/adapter.safetensors 28 # rank 28 of 32: all assets fit in 16 MiB
+$wan convert "$stage1" --to stage1 --dtype float16 --output_path src/wan_alpha/assets/tiny/stage1.safetensors
+$wan convert "$(newest "$out"/dit/epoch-*)" --to adapter --rank 28 --dtype float16 \
+  --output_path src/wan_alpha/assets/tiny/adapter.safetensors # rank 28 of 32: all assets fit in 16 MiB

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from wan_alpha import __version__, config, console, recipes
+from wan_alpha.config.common import VerbConfig
 from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean
 from wan_alpha.geometry import ClipSize
 from wan_alpha.run_record import config_as_json
@@ -30,7 +31,7 @@ USAGE_EXIT, INTERRUPT_EXIT, BROKEN_PIPE_EXIT = 2, 130, 141
 class Verb:
     """A stage: its config class, `module:function`, and the field that words before the first flag fill."""
 
-    config: type[config.RunConfig]
+    config: type[VerbConfig]
     function: str
     words: str | None = None
 
@@ -45,6 +46,8 @@ VERBS = {
     "export": Verb(config=config.ExportConfig, function="wan_alpha.export:export", words="source"),
     "preview": Verb(config=config.PreviewConfig, function="wan_alpha.sheet:preview", words="source"),
     "evaluate": Verb(config=config.EvaluateConfig, function="wan_alpha.evaluate:evaluate"),
+    "convert": Verb(config=config.ConvertConfig, function="wan_alpha.convert.run:convert", words="source"),
+    "inspect": Verb(config=config.InspectConfig, function="wan_alpha.inspect_file:inspect", words="source"),
 }
 
 SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
@@ -90,7 +93,7 @@ def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
     verb, (options, rest) = VERBS[name], _take_options(tokens)
     if {"-h", "--help"} & set(rest):
         return [_help(name)], 0
-    default = getattr(recipes.get_recipe(options.recipe), name.replace("-", "_")) if options.recipe else verb.config()
+    default = _default(name, recipe=options.recipe)
     resolved = parse_config(name, default, rest)
     _check_size(resolved)
     if options.dry_run:
@@ -102,6 +105,16 @@ def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
     for picture in getattr(result, "pictures", ()):
         console.show_picture(picture)
     return list(_result_lines(result)) if first_process else [], getattr(result, "exit_code", 0)
+
+
+def _default(name: str, *, recipe: str | None) -> VerbConfig:
+    """What the flags change: the recipe's configuration of this verb, or its defaults."""
+    if recipe is None:
+        return VERBS[name].config()
+    found = getattr(recipes.get_recipe(recipe), name.replace("-", "_"), None)
+    if found is None:
+        raise UsageError(f"{name} --recipe {recipe}", got="a recipe", expected="none: it is no stage", do=f"wan-alpha {name} --help")
+    return found
 
 
 def _take_options(tokens: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -116,7 +129,7 @@ def _take_options(tokens: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UsageError("--recipe", got="no name", do=did_you_mean("", list(recipes.RECIPES))) from None
 
 
-def parse_config(name: str, default: config.RunConfig, tokens: list[str]) -> config.RunConfig:
+def parse_config(name: str, default: VerbConfig, tokens: list[str]) -> VerbConfig:
     """The default with the command line's flags on top; UsageError, in one line, for anything that does not fit."""
     words = VERBS[name].words
     if tokens and not tokens[0].startswith("-"):
@@ -140,7 +153,7 @@ def _translate_seed_switches(tokens: list[str]) -> list[str]:
     return translated
 
 
-def _flags(default: config.RunConfig) -> list[str]:
+def _flags(default: VerbConfig) -> list[str]:
     """Field names; a switch also has its opposite, no_NAME."""
     fields = dataclasses.fields(default)
     return [f.name for f in fields] + [f"no_{f.name}" for f in fields if f.type is bool]
@@ -159,7 +172,7 @@ def _help(name: str) -> str:
     return out.getvalue().rstrip()
 
 
-def _tyro(name: str, default: config.RunConfig, tokens: list[str]) -> config.RunConfig:
+def _tyro(name: str, default: VerbConfig, tokens: list[str]) -> VerbConfig:
     """Parse with tyro; its boxed errors become one UsageError."""
     import tyro
 
@@ -196,7 +209,7 @@ def _one_line(boxed: str) -> str:
     return " ".join(rows[start:end]).rstrip(".")
 
 
-def _check_size(resolved: config.RunConfig) -> None:
+def _check_size(resolved: VerbConfig) -> None:
     """A size that no stage can use stops here, before seconds of imports."""
     if hasattr(resolved, "num_frames") and hasattr(resolved, "height"):
         ClipSize(num_frames=resolved.num_frames, height=resolved.height, width=resolved.width)  # type: ignore[attr-defined]

@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wan_alpha.config import RunConfig
+from wan_alpha.config.common import VerbConfig
 from wan_alpha.hashing import sha256
 
 FILE_NAME = "run.json"
 PACKAGES = ("wan-alpha", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "av", "numpy", "pillow")
 
 
-def config_as_json(config: RunConfig) -> dict[str, object]:
+def config_as_json(config: VerbConfig) -> dict[str, object]:
     """Field -> value, with paths as text: what json.dumps takes."""
     return {name: plain(value) for name, value in dataclasses.asdict(config).items()}
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from wan_alpha.checkpoints.files import read_tensors, write_tensors
+from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.checkpoints.stage1 import (
     read_decoder_lora,
     read_merge,
@@ -14,7 +15,7 @@ from wan_alpha.checkpoints.stage1 import (
     write_merge,
     write_stage1,
 )
-from wan_alpha.checkpoints.vae_layout import count_res_blocks, describe, original_decoder_path, original_key
+from wan_alpha.checkpoints.vae_layout import count_res_blocks, original_decoder_path, original_key
 from wan_alpha.errors import CheckpointError
 
 FULL = {

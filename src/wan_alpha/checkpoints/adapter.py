@@ -13,14 +13,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from wan_alpha.checkpoints.files import read_metadata, read_tensors, write_tensors
-from wan_alpha.checkpoints.originals import dit_original_name
-from wan_alpha.checkpoints.vae_layout import describe
+from wan_alpha.checkpoints.kinds import describe
+from wan_alpha.checkpoints.originals import dit_any_name_to_original, dit_diffusers_name
 from wan_alpha.errors import CheckpointError
 
+AdapterNames = Literal["published", "diffusers", "peft", "comfyui"]
+BASE_NORM = "comfyui_norm"
+"""Metadata of a ComfyUI file: "adapted" (dora_scale is m) or "base" (it is m ||W|| / ||W + BA||, for versions that divide by ||W||)."""
 LORA_A, LORA_B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
 _PARTS = {
     LORA_A: LORA_A,
@@ -32,7 +36,7 @@ _PARTS = {
     "alpha": "alpha",
 }
 _KEY = re.compile(
-    r"(?:(?:base_model\.model|pipe\.dit|diffusion_model|transformer)\.)*"
+    r"(?P<prefix>(?:(?:base_model\.model|pipe\.dit|diffusion_model|transformer)\.)*)"
     rf"(?P<module>.+?)\.(?P<part>{'|'.join(_PARTS)})(?:\.(?!weight$)[^.]+)?(?:\.weight)?"
 )
 
@@ -84,7 +88,14 @@ class Adapter:
 
 def read_adapter(path: Path) -> Adapter:
     """A DoRA or LoRA of the DiT. Raises CheckpointError for any other file, saying what it looks like."""
-    return parse_adapter(read_tensors(path), source=str(path), metadata=read_metadata(path))
+    metadata = read_metadata(path)
+    if metadata.get(BASE_NORM) == "base":
+        raise CheckpointError(
+            path,
+            got="magnitudes for ComfyUI versions that divide by ||W||",
+            do=f"wan-alpha convert {path} --to adapter --model BASE",
+        )
+    return parse_adapter(read_tensors(path), source=str(path), metadata=metadata)
 
 
 def write_adapter(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
@@ -97,13 +108,14 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     write_tensors(path, tensors, metadata={"kind": adapter.kind, **metadata})
 
 
-def layer_tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """The adapter's tensors under their published keys."""
+def layer_tensors(adapter: Adapter, *, names: AdapterNames = "published") -> dict[str, Tensor]:
+    """The adapter's tensors under the keys of one of its layouts; ComfyUI's magnitude is a column (out, 1)."""
     tensors = {}
     for module, layer in adapter.layers.items():
         for part, tensor in ((LORA_A, layer.lora_A), (LORA_B, layer.lora_B), (MAGNITUDE, layer.magnitude)):
             if tensor is not None:
-                tensors[published_key(module, part)] = tensor
+                as_column = names == "comfyui" and part == MAGNITUDE
+                tensors[_key(module, part, names=names)] = tensor[:, None] if as_column else tensor
     return tensors
 
 
@@ -111,14 +123,35 @@ def published_key(module: str, part: str) -> str:
     return f"{module}.{part}.default.weight"
 
 
+def _key(module: str, part: str, *, names: AdapterNames) -> str:
+    if names == "published":
+        return published_key(module, part)
+    if names == "comfyui":
+        return f"diffusion_model.{module}." + ("dora_scale" if part == MAGNITUDE else f"{part}.weight")
+    prefix = {"diffusers": "transformer", "peft": "base_model.model"}[names]
+    return f"{prefix}.{dit_diffusers_name(module)}.{part}" + ("" if part == MAGNITUDE else ".weight")
+
+
+def split_key(key: str) -> tuple[str, str, str] | None:
+    """(prefix, original module, part) of an adapter's key, the part by its published name; None for any other key.
+
+    >>> split_key("diffusion_model.blocks.0.ffn.0.dora_scale")
+    ('diffusion_model.', 'blocks.0.ffn.0', 'lora_magnitude_vector')
+    """
+    match = _KEY.fullmatch(key)
+    if match is None or "vae_" in key:
+        return None
+    return match["prefix"], dit_any_name_to_original(match["module"]), _PARTS[match["part"]]
+
+
 def parse_adapter(tensors: Mapping[str, Tensor], *, source: str, metadata: Mapping[str, str] | None = None) -> Adapter:
     """Group tensors by layer and check that each layer is complete and consistent."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        if match is None or "vae_" in key:
+        split = split_key(key)
+        if split is None:
             raise _refusal(tensors, source=source, key=key)
-        module, part = _original_module(match["module"]), _PARTS[match["part"]]
+        _, module, part = split
         if part in parts.setdefault(module, {}):
             raise CheckpointError(source, got=f"{part} of {module} twice, the second as {key}", expected="each tensor once")
         parts[module][part] = tensor
@@ -131,10 +164,6 @@ def parse_adapter(tensors: Mapping[str, Tensor], *, source: str, metadata: Mappi
             source, got=f"{len(bare)} of {len(layers)} layers without magnitude, first {bare[0]}", expected="all (DoRA) or none (LoRA)"
         )
     return Adapter(source=source, layers=layers, metadata=dict(metadata or {}))
-
-
-def _original_module(module: str) -> str:
-    return dit_original_name(module) if re.search(r"\.(attn[12]\.|ffn\.net\.)", module) else module
 
 
 def _layer(found: Mapping[str, Tensor], *, source: str, module: str) -> LowRank:
@@ -153,7 +182,7 @@ def _layer(found: Mapping[str, Tensor], *, source: str, module: str) -> LowRank:
             raise CheckpointError(source, got=f"{module}: magnitude {tuple(magnitude.shape)}", expected=f"({up.shape[0]},)")
         magnitude = magnitude.reshape(-1)
     if "alpha" in found:
-        up = up * (found["alpha"].item() / down.shape[0])
+        up = up * (found["alpha"].reshape(()) / down.shape[0])
     return LowRank(lora_A=down, lora_B=up, magnitude=magnitude)
 
 

@@ -33,7 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     raise CheckpointError(path, got=f"suffix {path.suffix!r}", expected=f".safetensors or {', '.join(TORCH_SUFFIXES)}")
@@ -46,7 +46,7 @@ def read_tensor(path: Path, key: str, *, row: int) -> Tensor:
         with safe_open(path, framework="pt") as file:
             return file.get_slice(key)[row]
     except (SafetensorError, OSError, ValueError, IndexError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_many(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -133,13 +133,13 @@ def existing_file(path: Path) -> Path:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             path, got="pickled objects, or a damaged file", expected="tensors only", do="convert it to .safetensors where it was made"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -147,7 +147,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return {str(key): value.detach() for key, value in content.items()}
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error to raise for a file that a library failed to read."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CheckpointError(path, got=f"a file that cannot be read ({reason})", expected="a complete file", do="download or copy it again")
 

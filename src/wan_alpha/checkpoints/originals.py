@@ -33,6 +33,7 @@ _DIT_TOP = {
     "proj_out": "head.head",
     "scale_shift_table": "head.modulation",
 }
+_ONLY_DIFFUSERS = re.compile(r"\.(attn[12]|ffn\.net|norm2)\.|^condition_embedder\.|^proj_out\.|scale_shift_table$")
 _TEXT_BLOCK = {
     "layer.0.layer_norm": "norm1",
     "layer.1.layer_norm": "norm2",
@@ -58,6 +59,12 @@ def dit_original_name(name: str) -> str:
 def dit_diffusers_name(name: str) -> str:
     """The inverse of dit_original_name."""
     return _rename(name, blocks=("blocks", "blocks", _inverse(_DIT_BLOCK)), top=_inverse(_DIT_TOP), what="DiT tensor")
+
+
+def dit_any_name_to_original(name: str) -> str:
+    """The original name of a module or tensor that has either name; `model.diffusion_model.` may stand before it."""
+    name = name.removeprefix("model.diffusion_model.")
+    return dit_original_name(name) if _ONLY_DIFFUSERS.search(name) else name
 
 
 def dit_to_original(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

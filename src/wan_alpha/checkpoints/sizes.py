@@ -6,7 +6,8 @@ from math import prod
 
 from torch import Size, Tensor
 
-from wan_alpha.checkpoints.vae_layout import count_res_blocks, describe
+from wan_alpha.checkpoints.kinds import describe
+from wan_alpha.checkpoints.vae_layout import count_res_blocks
 from wan_alpha.errors import CheckpointError
 
 WAN_HEAD_DIM = 128  # 1536 / 12 in 1.3B, 5120 / 40 in 14B; the tensors do not show it

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wan_alpha.checkpoints.files import read_tensors, write_tensors
-from wan_alpha.checkpoints.vae_layout import describe
+from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.errors import CheckpointError
 
 MERGE_PREFIX = "middle."

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
+from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.errors import CheckpointError
 
 _RESIDUAL = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6", "conv_shortcut": "shortcut"}
@@ -70,28 +71,6 @@ def count_res_blocks(keys: Collection[str]) -> int:
     if not entries or (len(entries) + 1) % levels:
         raise CheckpointError("VAE checkpoint", got=describe(keys), expected="an original Wan VAE, decoder.upsamples.N.*")
     return (len(entries) + 1) // levels - 2
-
-
-def describe(keys: Collection[str]) -> str:
-    """What a file of these keys looks like, for error messages."""
-    signs = {
-        "a DiT adapter": ("lora_magnitude_vector", "dora_scale", ".self_attn.q.lora", "diffusion_model."),
-        "a full Stage-1 checkpoint": ("middle.block.", "middle.conv_in."),
-        "a decoder LoRA": ("vae_fgr.decoder.", "vae_pha.decoder."),
-        "a merge block, feature layout": ("block.conv1.",),
-        "a merge block, latent layout": ("res_blocks.0.", "attn_blocks.0."),
-        "a diffusers VAE": ("decoder.up_blocks.",),
-        "an original VAE": ("decoder.upsamples.",),
-        "a DiT": ("blocks.0.self_attn.", "blocks.0.attn1."),
-        "VGG16": ("features.0.weight",),
-        "a text encoder": ("token_embedding.", "encoder.block.0."),
-    }
-    for name, marks in signs.items():
-        if any(mark in key for key in keys for mark in marks):
-            if name == "a full Stage-1 checkpoint" and not any("vae_fgr." in key for key in keys):
-                return "a merge block"
-            return f"{name} ({len(keys)} tensors)"
-    return f"{len(keys)} tensors of an unknown layout"
 
 
 def _inside(parts: list[str]) -> list[str]:

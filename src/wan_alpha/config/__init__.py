@@ -4,7 +4,17 @@ The flag names of the seed's commands (--dataset_base_path, --base_vae_path, --v
 A complete configuration comes from a recipe (wan_alpha.recipes); a command line changes single fields of it.
 """
 
-from wan_alpha.config.common import AT_LEAST, BaseModelConfig, BaseQuantization, DatasetConfig, Device, Precision, RunConfig
+from wan_alpha.config.common import (
+    AT_LEAST,
+    BaseModelConfig,
+    BaseQuantization,
+    BaseSourceConfig,
+    DatasetConfig,
+    Device,
+    Precision,
+    RunConfig,
+)
+from wan_alpha.config.files import LAYOUTS, ConvertConfig, InspectConfig, Layout
 from wan_alpha.config.media import ExportConfig, PreviewConfig
 from wan_alpha.config.prepare import DoctorConfig, PrepareConfig, SourceConfig
 from wan_alpha.config.run import EvaluateConfig, GenerateConfig
@@ -12,15 +22,20 @@ from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, Tra
 
 __all__ = [
     "AT_LEAST",
+    "LAYOUTS",
     "BaseModelConfig",
     "BaseQuantization",
+    "BaseSourceConfig",
     "CacheConfig",
+    "ConvertConfig",
     "DatasetConfig",
     "Device",
     "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",
+    "InspectConfig",
+    "Layout",
     "Precision",
     "PrepareConfig",
     "PreviewConfig",

@@ -21,6 +21,9 @@ AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
+    "rank": 1,
+    "max_residual": 0.0,
+    "max_shard_gib": 1e-12,
     "max_scale": 1.0,
     **dict.fromkeys(("frames", "max_rows"), 1),
     "max_side": 16,
@@ -30,15 +33,8 @@ AT_LEAST: dict[str, float] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every stage has."""
-
-    output_path: Path = Path("outputs")
-    """Folder for what the stage writes; made when missing."""
-    device: Device = "auto"
-    """auto takes cuda, then mps, then cpu."""
-    seed: int = 0
-    """Every random draw follows from it."""
+class VerbConfig:
+    """What every verb's configuration is: numbers within their bounds."""
 
     def __post_init__(self) -> None:
         for name, least in AT_LEAST.items():
@@ -49,8 +45,20 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseModelConfig:
-    """Which base model, and which published parts replace its own."""
+class RunConfig(VerbConfig):
+    """What every stage has."""
+
+    output_path: Path = Path("outputs")
+    """Folder for what the stage writes; made when missing."""
+    device: Device = "auto"
+    """auto takes cuda, then mps, then cpu."""
+    seed: int = 0
+    """Every random draw follows from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSourceConfig:
+    """Which base model."""
 
     model: str = "tiny"
     """Base model: 'tiny' (ships with the package), a diffusers folder, a folder with Wan's original files, or a hub id."""
@@ -60,6 +68,12 @@ class BaseModelConfig:
     """Where original files are looked up: MODELS_FOLDER/ID/PATTERN."""
     base_vae_path: Path | None = None
     """Base VAE in place of the model's own: Wan2.1_VAE.pth, safetensors, or a diffusers vae folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelConfig(BaseSourceConfig):
+    """Which base model, and which published parts replace its own."""
+
     vae_lora_path: Path | None = None
     """Decoder LoRA: decoder.bin, Wan-Alpha-VAE.bin, or a Stage-1 checkpoint of ours."""
     feature_merge_checkpoint: Path | None = None

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wan_alpha.checkpoints.files import require_shapes
-from wan_alpha.checkpoints.vae_layout import describe
+from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.models.whole_clip import attention_block, causal_conv, fold, rms_norm, unfold
 

@@ -67,7 +67,7 @@ def load_transformer(source: BaseSource, *, dtype: torch.dtype, device: torch.de
             transformer = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(part.where, local_files_only=True))
         return _fill(transformer, tensors, dtype=dtype, device=device, what=what)
     tensors = {key.removeprefix("model.diffusion_model."): tensor for key, tensor in tensors.items()}
-    config = _sidecar(part)
+    config = {**_sidecar(part), **read_metadata(part.files()[0])}
     heads = config.get("num_heads", config.get("num_attention_heads"))
     sizes = dit_sizes(tensors, num_heads=None if heads is None else int(str(heads)), eps=float(str(config.get("eps", 1e-6))))
     with init_empty_weights():

@@ -1,11 +1,12 @@
 """Adapters into the DiT's weights: exact, in float32, the result rounded once to the weights' type.
 
 Order matters: DoRA divides by the norm of what it is added to. Merge the adapter first, an acceleration LoRA second, as the
-published inference does.
+published inference does. A Change works on tensors by their original names: of a model (merge_*), or from files one by one (changed).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -13,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wan_alpha.checkpoints.adapter import Adapter, LowRank
-from wan_alpha.checkpoints.originals import dit_diffusers_name
-from wan_alpha.checkpoints.vae_layout import describe
+from wan_alpha.checkpoints.kinds import describe
+from wan_alpha.checkpoints.originals import dit_original_name
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.models.dora import SMALLEST_NORM, adapter_layers, require_fit, row_norms
 
@@ -42,45 +43,115 @@ def adapted_weight(weight: Float[Tensor, "o i"], layer: LowRank, *, strength: fl
     return new * (magnitude / row_norms(new).clamp_min(SMALLEST_NORM))[:, None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterChange:
+    """`adapted_weight` of every layer; strength 0 (base) to 1 (adapter), else UsageError.
+
+    `shapes`: original name -> shape of every tensor that it changes. Calling it gives the changed tensor, float32.
+    """
+
+    adapter: Adapter
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UsageError("--adapter_strength", got=self.strength, expected="0 (base) to 1 (adapter)")
+
+    @property
+    def source(self) -> str:
+        return self.adapter.source
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (len(layer.lora_B), layer.lora_A.shape[1]) for name, layer in self.adapter.layers.items()}
+
+    def __call__(self, name: str, tensor: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
+        return adapted_weight(tensor, self.adapter.layers[name.removesuffix(".weight")], strength=self.strength)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccelerationChange:
+    """A few-step LoRA: W + a (alpha / r) B A, and tensors + a diff, as AdapterChange is one. Made by `parse_acceleration_lora`."""
+
+    source: str
+    products: Mapping[str, tuple[Tensor, Tensor]]
+    diffs: Mapping[str, Tensor]
+    alphas: Mapping[str, Tensor]
+    strength: float = 1.0
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        products = {name: (*up.shape[:1], *down.shape[1:]) for name, (down, up) in self.products.items()}
+        return {name: tuple(diff.shape) for name, diff in self.diffs.items()} | products
+
+    def __call__(self, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        delta = self.diffs[name] if name in self.diffs else _product(*self.products[name], alpha=self.alphas.get(name))
+        return tensor.float() + self.strength * delta.to(tensor.device, torch.float32)
+
+
+Change = AdapterChange | AccelerationChange
+
+
 @torch.no_grad()
 def merge_adapter(transformer: WanTransformer3DModel, adapter: Adapter, *, strength: float = 1.0) -> WanTransformer3DModel:
     """Merge a Stage-2 adapter into the weights, in place. Raises CheckpointError when a layer is unknown or of another size."""
+    change = AdapterChange(adapter=adapter, strength=strength)
     _require_bare(transformer)
-    if not 0 <= strength <= 1:
-        raise UsageError("--adapter_strength", got=strength, expected="0 (base) to 1 (adapter)")
-    for name, layer in require_fit(transformer, adapter).items():
-        weight = transformer.get_submodule(name).weight
-        weight.copy_(adapted_weight(weight, layer, strength=strength))
-    return transformer
+    require_fit(transformer, adapter)
+    return _merge(transformer, change)
 
 
 @torch.no_grad()
 def merge_acceleration_lora(
     transformer: WanTransformer3DModel, tensors: Mapping[str, Tensor], *, source: str = "acceleration LoRA", strength: float = 1.0
 ) -> WanTransformer3DModel:
-    """Merge a few-step LoRA (LightX2V's keys) into the weights, in place: W + a (alpha / r) B A, and tensors + a diff.
+    """Merge a few-step LoRA into the weights, in place (`parse_acceleration_lora` says which keys).
 
-    `<module>.lora_{down,up}.weight` or `lora_{A,B}`, `.alpha` (r when absent), `.diff` -> weight, `.diff_b` -> bias, `.diff_m` ->
-    modulation; the prefix `diffusion_model.` is optional. A key that finds no tensor of its shape raises CheckpointError before
-    anything is changed: nothing is skipped. (The published tool skips those, and ignores alpha.)
+    A key that finds no tensor of its shape raises CheckpointError before anything is changed: nothing is skipped. (The published
+    tool skips those, and ignores alpha.)
     """
     _require_bare(transformer)
-    parameters = dict(transformer.named_parameters())
-    products, diffs, alphas = _sort_keys(tensors, source=source)
-    found = {target: tuple(diff.shape) for target, diff in diffs.items()}
-    found |= {target: (*up.shape[:1], *down.shape[1:]) for target, (down, up) in products.items()}
-    for target, shape in found.items():
-        parameter = parameters.get(dit_diffusers_name(target))
-        if parameter is None or tuple(parameter.shape) != shape:
-            expected = "a tensor of this model" if parameter is None else tuple(parameter.shape)
+    return _merge(transformer, parse_acceleration_lora(tensors, source=source, strength=strength))
+
+
+def require_targets(change: Change, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless every tensor that is to be changed is there, by its original name and of that shape."""
+    for name, shape in change.shapes.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            expected = found or "a tensor of this model"
             raise CheckpointError(
-                source, got=f"a change of {target} {shape}", expected=expected, do="use the LoRA made for this model of Wan"
+                change.source, got=f"a change of {name} {shape}", expected=expected, do="use the base that it was made for (--model)"
             )
-    for target in found:
-        parameter = parameters[dit_diffusers_name(target)]
-        delta = diffs[target] if target in diffs else _product(*products[target], alpha=alphas.get(target))
-        parameter.copy_(parameter.float() + strength * delta.to(parameter.device, torch.float32))
+
+
+@torch.no_grad()
+def changed(tensors: Mapping[str, Tensor], changes: Sequence[Change], *, device: torch.device | str) -> Iterator[tuple[str, Tensor]]:
+    """(original name, tensor) of every tensor in turn: after all changes in their order, float32; the others as they are.
+
+    The caller has asked `require_targets` about each change.
+    """
+    targets = [change.shapes.keys() for change in changes]
+    for name, tensor in tensors.items():
+        for change, names in zip(changes, targets, strict=True):
+            if name in names:
+                tensor = change(name, tensor.to(device, torch.float32))
+        yield name, tensor
+
+
+def _merge(transformer: WanTransformer3DModel, change: Change) -> WanTransformer3DModel:
+    parameters = {dit_original_name(name): parameter for name, parameter in transformer.named_parameters()}
+    require_targets(change, parameters)
+    for name in change.shapes:
+        parameters[name].copy_(change(name, parameters[name]))
     return transformer
+
+
+def parse_acceleration_lora(tensors: Mapping[str, Tensor], *, source: str, strength: float = 1.0) -> AccelerationChange:
+    """`<module>.lora_{down,up}.weight` or `lora_{A,B}`, `.alpha` (r when absent), `.diff` -> weight, `.diff_b` -> bias, `.diff_m` ->
+    modulation; the prefix `diffusion_model.` is optional. Raises CheckpointError for any other key and for half a pair."""
+    products, diffs, alphas = _sort_keys(tensors, source=source)
+    return AccelerationChange(source=source, products=products, diffs=diffs, alphas=alphas, strength=strength)
 
 
 def _product(down: Tensor, up: Tensor, *, alpha: Tensor | None) -> Tensor:

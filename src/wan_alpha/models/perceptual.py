@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wan_alpha.checkpoints.files import read_tensors, require_shapes, sha256
-from wan_alpha.checkpoints.vae_layout import describe
+from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.errors import CheckpointError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config import BaseModelConfig
+from wan_alpha.config import BaseSourceConfig
 from wan_alpha.errors import CheckpointError, UsageError, did_you_mean
 
 PartName = Literal["vae", "transformer", "text_encoder", "tokenizer"]
@@ -81,7 +81,7 @@ class BaseSource:
         return {name: part.files() for name, part in self.parts.items() if part.root is not None and name != "tokenizer"}
 
 
-def resolve_base(config: BaseModelConfig) -> BaseSource:
+def resolve_base(config: BaseSourceConfig) -> BaseSource:
     """Find the parts that a configuration names.
 
     Raises UsageError for a model that is neither here nor on the hub, naming every place that was looked at.
@@ -97,7 +97,7 @@ def tiny_folder() -> Path:
     return Path(str(resources.files("wan_alpha"))) / "assets" / "tiny"
 
 
-def _from_name(config: BaseModelConfig) -> BaseSource:
+def _from_name(config: BaseSourceConfig) -> BaseSource:
     name = config.model
     folders = [tiny_folder()] if name == "tiny" else [Path(name).expanduser(), config.models_folder / name]
     searched = tuple(str(folder) for folder in folders)
@@ -131,7 +131,7 @@ def _parts_of_folder(folder: Path) -> dict[PartName, Part]:
     return parts
 
 
-def _from_patterns(config: BaseModelConfig) -> BaseSource:
+def _from_patterns(config: BaseSourceConfig) -> BaseSource:
     """'ID:PATTERN,ID:PATTERN'. A part without a pattern is looked for under its usual name beside the others."""
     pairs = list(_pairs(str(config.model_id_with_origin_paths)))
     parts: dict[PartName, Part] = {}
@@ -173,7 +173,7 @@ def _part_of_pattern(pattern: str) -> PartName:
     raise UsageError("--model_id_with_origin_paths", got=repr(pattern), expected=f"a pattern such as {', '.join(ORIGINAL_FILES.values())}")
 
 
-def _locate(config: BaseModelConfig, *, repo: str, pattern: str, searched: list[str]) -> Part:
+def _locate(config: BaseSourceConfig, *, repo: str, pattern: str, searched: list[str]) -> Part:
     """MODELS_FOLDER/ID/PATTERN, then the pattern's last name in MODELS_FOLDER, then the hub."""
     here = [(config.models_folder / repo, pattern), (config.models_folder, Path(pattern).name)]
     for folder, path in here:
