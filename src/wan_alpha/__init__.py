@@ -2,6 +2,7 @@
 
 The names below are loaded on first use, so that `import wan_alpha` costs nothing. Each stage is one function of one config:
 
+    doctor.doctor(DoctorConfig)
     prepare.prepare(PrepareConfig)     train.vae.train(TrainVaeConfig)    cache.cache(CacheConfig)    train.dit.train(TrainDitConfig)
     generate.generate(GenerateConfig)  export.export(ExportConfig)        evaluate.evaluate(EvaluateConfig)
 """

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 PAGE, DATASET = "page.html", "dataset"
 FINDINGS_EXIT = 1
-MAX_PICTURED, THUMBNAIL, MAX_PICTURES = 200, 160, 3
+MAX_LINES, MAX_PICTURED, THUMBNAIL, MAX_PICTURES = 40, 200, 160, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,14 @@ class DoctorReport:
         return FINDINGS_EXIT if any(d.worst and SEVERITIES.index(d.worst) >= least for d in self.remaining) else 0
 
     def summary(self) -> list[str]:
-        """One line per clip and finding, worst first; notes as counts."""
+        """Errors, then warnings, one line each up to 40; notes as counts."""
         counts = Counter(found.severity for diagnosis in self.diagnoses for found in diagnosis.findings)
         told = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in reversed(SEVERITIES))
-        lines = [
-            f"{diagnosis.name}: {found.line()}" for diagnosis in self.diagnoses for found in diagnosis.findings if found.severity != "note"
-        ]
+        pairs = [(found, diagnosis.name) for diagnosis in self.diagnoses for found in diagnosis.findings if found.severity != "note"]
+        pairs.sort(key=lambda pair: -SEVERITIES.index(pair[0].severity))
+        lines = [f"{name}: {found.line()}" for found, name in pairs[:MAX_LINES]]
+        if len(pairs) > MAX_LINES:
+            lines.append(f"... and {len(pairs) - MAX_LINES} more")
         notes = Counter(found.name for diagnosis in self.diagnoses for found in diagnosis.findings if found.severity == "note")
         return [
             *lines,

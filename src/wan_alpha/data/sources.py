@@ -1,11 +1,12 @@
 """Where a dataset's clips come from: files of a folder with their captions, and procedural scenes. Listing opens no clip.
 
-A caption is XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json, else a captioner command, else the
-words of the file's name.
+A caption is XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json or the prompt of its table (metadata.csv
+or .jsonl), else a captioner command, else the words of the file's name.
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from wan_alpha.data.captions import Captioner, read_caption
+from wan_alpha.data.manifest import DEFAULT_TABLES, read_manifest
 from wan_alpha.data.materials import material_caption, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean
@@ -21,6 +23,8 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import read_clip
+
+log = logging.getLogger(__name__)
 
 Links = Literal["refuse", "follow"]
 ProceduralKind = Literal["shapes", "materials"]
@@ -149,10 +153,10 @@ def _inside(found: FoundClip, folder: Path) -> FoundClip:
 
 
 def _read_listing(folder: Path) -> dict[Path, dict]:
-    """manifest.json of a source folder: a list of {file, caption, frames, split}; by resolved path. None there is fine."""
+    """manifest.json of a source folder, a list of {file, caption, frames, split}, by resolved path; else its table; none is fine."""
     path = folder / "manifest.json"
     if not path.is_file():
-        return {}
+        return _read_table(folder)
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -170,6 +174,19 @@ def _read_listing(folder: Path) -> dict[Path, dict]:
     if missing is not None:
         raise DatasetError(path, got=f"{missing}, which is not there", expected="existing files", do="copy the file or remove its entry")
     return listed
+
+
+def _read_table(folder: Path) -> dict[Path, dict]:
+    """Prompts of a dataset's table, where the folder has one. A table of another kind is told and left alone: it names no clips."""
+    if not any((folder / name).is_file() for name in DEFAULT_TABLES):
+        return {}
+    try:
+        entries = read_manifest(folder)
+    except DatasetError as error:
+        log.warning("captions are not taken from the table: %s", error)
+        return {}
+    files = {path.resolve(): entry.prompt for entry in entries for path in (entry.rgba or entry.rgb,) if path is not None}
+    return {path: {"caption": prompt} for path, prompt in files.items()}
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

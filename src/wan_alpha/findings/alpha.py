@@ -39,13 +39,13 @@ def limited_floor(alpha: Alpha) -> Measure:
     """The matte's floor where the matte looks like 16-235, else 0.
 
     The floor is the most frequent level up to 64, the peak the 99th percentile of what is 12 levels above it. 16-235: the floor is
-    11..21 and at most a thousandth of the pixels lies below 6; the peak is at most 243.
+    11..21 and at most a thousandth of the pixels lies below 6; the peak is at most 248.
     """
     counts = np.bincount(alpha.ravel(), minlength=256)
     floor = int(counts[:65].argmax())
     above = np.cumsum(counts[floor + 12 :])
     peak = floor + 12 + int(np.searchsorted(above, 0.99 * above[-1])) if above[-1] else floor
-    limited = 11 <= floor <= 21 and counts[:6].sum() <= 0.001 * alpha.size and peak <= 243
+    limited = 11 <= floor <= 21 and counts[:6].sum() <= 0.001 * alpha.size and peak <= 248
     return Measure(value=float(floor) if limited else 0.0, detail=f"levels {floor} to {peak}")
 
 

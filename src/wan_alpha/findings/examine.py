@@ -83,7 +83,7 @@ CHECKS = (
     Check(
         name="boiling edges",
         severity="warning",
-        limit=0.03,
+        limit=0.036,
         says="{value:.0%} of the matte's edges goes up and down while the colour stands still",
         do="look at it, and smooth the matte over time where it was made",
         measure=lambda clip: boiling(clip.rgb, clip.alpha),
@@ -134,7 +134,7 @@ CHECKS = (
     Check(
         name="delayed matte",
         severity="warning",
-        limit=0.4,
+        limit=0.75,
         says="the matte is {value:.1f} frames {detail} the colour",
         do="cut both so that they begin together",
         measure=lambda clip: time_lag(clip.rgb, clip.alpha),

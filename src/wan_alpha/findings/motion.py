@@ -1,6 +1,7 @@
 """Colour and matte that do not belong together in space or time, and mattes that flicker."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wan_alpha.findings.filters import Floats, gradients, largest, smallest
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
@@ -11,11 +12,12 @@ MAX_CONSECUTIVE = 33
 VISIBLE_STEP = 8
 MIN_AREA = 0.002
 STILL = 12
+SMALL = 256
 MIN_SIDE = 0.1
 MAX_DISAGREEMENT = 3
 FINE = 3
 CLEAR_CONTRAST = 1.4
-CLEAR_PEAK = 1.6
+CLEAR_PEAK = 2.4
 """A correlation peak counts when it exceeds the mean of its curve by this factor: smooth or bled colour has no edge to compare."""
 
 
@@ -73,20 +75,31 @@ def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
     Contrast at lag k is the mean of the colour's edges in frame t, weighted with the matte's in frame t + k, over their mean in all
     the places that the matte's edge passes; a lag needs 5 % more than none. It is taken along edges that appear and along those
     that go, and the mean counts: colour that ends a little outside the matte leads on one side and trails on the other.
-    None for fewer than 13 frames, for what only grows or shrinks, and where colour has no edge along the matte.
+    Frames are halved until a side is below 256 pixels. None for fewer than 13 frames, for what only grows or shrinks, and where
+    colour has no edge along the matte.
     """
     if len(alpha) < 3 * MAX_LAG + 1:
         return None
     start = max(0, (len(alpha) - MAX_CONSECUTIVE) // 2)
-    values = alpha[start : start + MAX_CONSECUTIVE].astype(np.float32)
+    span = slice(start, start + MAX_CONSECUTIVE)
+    values, pixels = _small(alpha[span][..., None])[..., 0], _small(rgb[span])
     matte, change = _edges(values[..., None]), np.gradient(values, axis=0)
-    colour = _edges(rgb[start : start + MAX_CONSECUTIVE].astype(np.float32)) * (matte.max(axis=0) > 0)
+    colour = _edges(pixels) * (matte.max(axis=0) > 0)
     sides = matte * (change > VISIBLE_STEP), matte * (change < -VISIBLE_STEP)
     if min(float(side.sum()) for side in sides) < MIN_SIDE * float(matte.sum()):
         return None
     lags = [lag for side in sides if (lag := _clear_lag(colour, side)) is not None]
     mean = sum(lags) / 2
     return Measure(value=abs(mean), detail="ahead of" if mean < 0 else "behind") if len(lags) == 2 else None
+
+
+def _small(values: NDArray[np.uint8]) -> Floats:
+    """Frames (T, H, W, C) as floats, by means of 2 x 2 pixels, until the smaller side is below 256 pixels."""
+    small: Floats = values.astype(np.float32)
+    while min(small.shape[1:3]) >= SMALL:
+        even = small[:, : small.shape[1] // 2 * 2, : small.shape[2] // 2 * 2]
+        small = (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]) / 4
+    return small
 
 
 def _clear_lag(colour: Floats, matte: Floats) -> int | None:
@@ -141,10 +154,15 @@ def boiling(rgb: Rgb, alpha: Alpha) -> Measure | None:
     amount = np.zeros(len(alpha) - 3)
     for t in range(len(amount)):
         least = _alternation(np.diff(alpha[t : t + 4].astype(np.float32), axis=0))[0]
-        still = np.abs(np.diff(rgb[t : t + 4].astype(np.int16), axis=0)).max(axis=(0, -1)) <= STILL
-        amount[t] = float(least[still & (least > VISIBLE_STEP)].sum())
-    inner = alpha[1:-2]
-    edges = float((largest(inner).astype(np.int16) - smallest(inner)).sum())
+        rows, columns = np.nonzero(least > VISIBLE_STEP)
+        colour = rgb[t : t + 4, rows, columns].astype(np.int16)
+        still = np.abs(np.diff(colour, axis=0)).max(axis=(0, -1), initial=0) <= STILL
+        amount[t] = float(least[rows[still], columns[still]].sum())
+    if not amount.any():
+        return Measure(value=0.0)
+    frames = sampled(len(alpha) - 3)
+    inner = alpha[1:-2][frames]
+    edges = float((largest(inner).astype(np.int16) - smallest(inner)).sum()) * len(amount) / len(frames)
     return Measure(value=float(amount.sum() / max(1.0, edges)), frame=int(amount.argmax()) + 1)
 
 
