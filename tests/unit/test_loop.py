@@ -10,9 +10,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toy_training import run, stage_of, toy_config
+from wan_alpha.cli import parse_config
+from wan_alpha.config import TrainDitConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.train.loop import fit
 from wan_alpha.train.state import saved_states
+from wan_alpha.train.stopping import resume_command
 
 
 @pytest.fixture
@@ -50,6 +53,14 @@ def test_a_stop_signal_finishes_the_step_and_saves(config, tmp_path, number, cap
     assert "wan-alpha train-vae --output_path" in caplog.text
     assert "--resume latest" in caplog.text
     assert torch.equal(run(replace(config, resume="latest")), whole)
+
+
+def test_the_resume_command_says_what_is_not_the_default(config):
+    command = resume_command(config, verb="train-vae", processes=2)
+    assert command.startswith("torchrun --nproc_per_node 2 -m wan_alpha train-vae --output_path ")
+    assert "--learning_rate 0.1" in command
+    assert "--num_epochs" not in command
+    assert parse_config("train-dit", TrainDitConfig(), command.split()[6:]).resume == "latest"
 
 
 def test_only_the_last_states_are_kept_and_every_step_is_logged(config):

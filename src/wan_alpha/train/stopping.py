@@ -38,7 +38,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 def resume_command(config: TrainConfig, *, verb: str, processes: int = 1) -> str:
     """The command line that continues this run: every setting that is not the default, and --resume latest."""
     plain, default = config_as_json(dataclasses.replace(config, resume="latest")), config_as_json(type(config)())
-    program = "wan-alpha" if processes == 1 else f"accelerate launch --num_processes {processes} -m wan_alpha"
+    program = "wan-alpha" if processes == 1 else f"torchrun --nproc_per_node {processes} -m wan_alpha"
     words = [word for name, value in plain.items() if value != default[name] for word in _flag(name, value)]
     return f"{program} {verb} {shlex.join(words)}"
 
