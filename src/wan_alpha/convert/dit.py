@@ -62,8 +62,8 @@ def write_merged(job: Job) -> list[str]:
     shards = [shapes] if limit is None else plan_shards(shapes, max_bytes=limit * 2**30)
     names = [f"diffusion_pytorch_model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     paths = [job.path("diffusion_pytorch_model.safetensors")] if limit is None else [job.folder / name for name in names]
-    sizes = {key: base.metadata[key] for key in ("num_heads", "eps") if key in base.metadata}
-    metadata: dict[str, str] = {**job.material.dit_metadata, **sizes, **_merge_labels(job), "converted_from": job.names}
+    sizes: dict[str, str] = {key: base.metadata[key] for key in ("num_heads", "eps") if key in base.metadata}
+    metadata = {**job.material.dit_metadata, **sizes, **_merge_labels(job), "converted_from": job.names}
     stream = ((key, tensor.cpu().to(shapes[key].dtype)) for key, tensor in changed(base, changes, device=choose_device(job.config.device)))
     for path, shard in zip(paths, shards, strict=True):
         write_stream(path, (pair for _, pair in zip(shard, stream, strict=False)), shapes=shard, metadata=metadata)
