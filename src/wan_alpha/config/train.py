@@ -28,6 +28,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Processes that make training samples ahead."""
     gradient_accumulation_steps: int = 1
     """Forward passes per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, more time."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises linearly; constant after."""
     decay: Literal["constant", "cosine"] = "constant"
@@ -139,8 +141,6 @@ class TrainDitConfig(TrainConfig):
     """Weight of the loss per noise level; bsmntw is the published bell curve."""
     base_quantization: BaseQuantization = "none"
     """Frozen block weights in 8 bits (int8, fp8: torchao) or 4 (nf4: bitsandbytes), from pip install 'wan-alpha[quantized]'."""
-    gradient_checkpointing: bool = False
-    """Recompute the transformer's activations in the backward pass: less memory, more time."""
     offload_activations: bool = False
     """Keep the inputs of checkpointed blocks in the machine's memory until the backward pass; with --gradient_checkpointing."""
     on_the_fly: bool = False

@@ -9,6 +9,7 @@ on `normalise(latents)`. Both decoders share the frozen base weights; each may h
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,7 @@ class RGBAlphaVAE(ModelMixin):
 
     It is a component of a diffusers pipeline: `save_pretrained` writes one folder with merged decoders, `from_pretrained` reads it.
 
+    gradient_checkpointing: whole-clip decoders keep the inputs of their blocks only, and run these again in the backward pass.
     passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, for clips too
     large for memory; "tiled" also decodes each frame in tiles. All are equal up to rounding; "auto" chooses by size.
     """
@@ -74,6 +76,7 @@ class RGBAlphaVAE(ModelMixin):
         self.merge_block = merge_block
         self.rgb_decoder, self.alpha_decoder = rgb_decoder, alpha_decoder
         self.passes: Passes = passes
+        self.gradient_checkpointing = False
         self.z_dim: int = vae.config.z_dim
         self.num_res_blocks: int = vae.config.num_res_blocks
         self.vae_config = {name: value for name, value in vae.config.items() if not name.startswith("_")}
@@ -179,7 +182,9 @@ class RGBAlphaVAE(ModelMixin):
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
         frame = latents.shape[0] * SPATIAL_FACTOR**2 * latents[0, 0, 0].numel()
         pixels = frame * TEMPORAL_FACTOR * latents.shape[2]
-        run = whole_clip.decode
+        run: Callable[..., Tensor] = whole_clip.decode
+        if self.gradient_checkpointing:
+            run = partial(whole_clip.decode, run=whole_clip.checkpointed_block)
         if self.passes == "tiled" or (self.passes == "auto" and frame > CHUNKED_UP_TO_PIXELS):
             run = tiled_decode
         elif self._in_chunks(pixels):

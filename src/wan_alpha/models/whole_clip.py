@@ -11,6 +11,9 @@ The functions walk diffusers' own modules, so they hold no weights. Clips are (B
 folded into the batch, (B*T, C, H, W) in channels-last memory, where 2-D layers, attention and conv3d all read without a copy.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -23,6 +26,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanRMS_norm,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+BlockPass = Callable[[WanResidualBlock, Tensor, int], Tensor]
 
 STACK_UP_TO_CHANNELS = 16  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
 
@@ -76,6 +82,10 @@ def residual_block(block: WanResidualBlock, x: Tensor, num_frames: int) -> Tenso
     return x + shortcut
 
 
+checkpointed_block: BlockPass = partial(checkpoint, residual_block, use_reentrant=False)
+"""residual_block that keeps its input only, and runs again in the backward pass."""
+
+
 def attention_block(block: WanAttentionBlock, x: Tensor) -> Tensor:
     """Single-head attention over the positions of each frame."""
     n, c, h, w = x.shape
@@ -84,10 +94,10 @@ def attention_block(block: WanAttentionBlock, x: Tensor) -> Tensor:
     return x + block.proj(out.squeeze(1).transpose(1, 2).reshape(n, c, h, w))
 
 
-def mid_block(block: WanMidBlock, x: Tensor, num_frames: int) -> Tensor:
-    x = residual_block(block.resnets[0], x, num_frames)
+def mid_block(block: WanMidBlock, x: Tensor, num_frames: int, *, run: BlockPass = residual_block) -> Tensor:
+    x = run(block.resnets[0], x, num_frames)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-        x = residual_block(resnet, attention_block(attention, x), num_frames)
+        x = run(resnet, attention_block(attention, x), num_frames)
     return x
 
 
@@ -134,14 +144,14 @@ def encoder_head(encoder: WanEncoder3d, quant_conv: nn.Conv3d, features: Tensor)
     return unfold(causal_conv(quant_conv, x, num_frames), num_frames)
 
 
-def decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Tensor) -> Tensor:
-    """(B, z, t, h, w) un-normalised latents -> (B, 3, T, H, W), nominally [-1, 1], not clamped."""
+def decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Tensor, *, run: BlockPass = residual_block) -> Tensor:
+    """(B, z, t, h, w) un-normalised latents -> (B, 3, T, H, W), nominally [-1, 1], not clamped. run: residual or checkpointed."""
     num_frames = latents.shape[2]
     x = causal_conv(post_quant_conv, fold(latents), num_frames)
-    x = mid_block(decoder.mid_block, causal_conv(decoder.conv_in, x, num_frames), num_frames)
+    x = mid_block(decoder.mid_block, causal_conv(decoder.conv_in, x, num_frames), num_frames, run=run)
     for block in decoder.up_blocks:
         for resnet in block.resnets:
-            x = residual_block(resnet, x, num_frames)
+            x = run(resnet, x, num_frames)
         for layer in block.upsamplers or []:
             x, num_frames = upsample(layer, x, num_frames)
     x = causal_conv(decoder.conv_out, F.silu(rms_norm(decoder.norm_out, x)), num_frames)

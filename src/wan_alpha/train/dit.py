@@ -22,6 +22,7 @@ from wan_alpha.data.draws import BatchOrder
 from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import loaded_weights
 from wan_alpha.errors import UsageError
+from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
@@ -77,7 +78,8 @@ def train(config: TrainDitConfig) -> list[Path]:
         data_fingerprint=data.training.fingerprint,
         device=device,
     )
-    written = fit(config, stage=stage)
+    with out_of_memory_named(config):
+        written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), **data.files}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, started=started)
     return written

@@ -18,6 +18,7 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
+from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.load import load_vae, resolve_base
 from wan_alpha.models.perceptual import load_vgg16, vgg16_file
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
@@ -95,7 +96,8 @@ def train(config: TrainVaeConfig) -> list[Path]:
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
-    written = fit(config, stage=stage)
+    with out_of_memory_named(config):
+        written = fit(config, stage=stage)
     perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if config.perceptual == "vgg16" else {}
     weights = {**loaded_weights(config, "vae"), **perceptual, **judge_weights(config)}
     write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
@@ -130,6 +132,7 @@ def build_model(config: TrainVaeConfig, *, device: torch.device) -> RGBAlphaVAE:
         generator=torch.Generator().manual_seed(config.seed),
     ).to(device)
     model.passes = "whole" if config.vae_passes == "auto" else config.vae_passes
+    model.gradient_checkpointing = config.gradient_checkpointing
     model.requires_grad_(False)
     for parameter in model.trainable_parameters(mode=config.mode).values():
         parameter.requires_grad_(True)

@@ -1,0 +1,44 @@
+"""Out of memory, in one line that names the setting to change next."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from wan_alpha.config import TrainConfig
+from wan_alpha.errors import UsageError
+
+CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+"""torch has no exception of its own for a CPU: these are in its allocator's RuntimeError."""
+
+
+@contextmanager
+def out_of_memory_named(config: TrainConfig) -> Iterator[None]:
+    """Turn an allocation that failed, on any device, into a UsageError with the next setting to change; other errors pass."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _explained(config) from error
+    except RuntimeError as error:
+        if not any(message in str(error) for message in CPU_MESSAGES):
+            raise
+        raise _explained(config) from error
+
+
+def next_setting(config: TrainConfig) -> str:
+    """The change that saves most for least: recompute, then a smaller batch, a smaller base, a shorter clip, a smaller frame."""
+    if not config.gradient_checkpointing:
+        return "add --gradient_checkpointing"
+    if config.batch_size > 1:
+        return f"--batch_size {config.batch_size // 2} --gradient_accumulation_steps {config.gradient_accumulation_steps * 2}"
+    if getattr(config, "base_quantization", None) == "none":
+        return "--base_quantization int8"
+    if config.num_frames > 5:
+        return f"--num_frames {max(5, (config.num_frames - 1) // 8 * 4 + 1)}"
+    smaller = [max(16, size * 3 // 4 // 16 * 16) for size in (config.height, config.width)]
+    return f"--height {smaller[0]} --width {smaller[1]}"
+
+
+def _explained(config: TrainConfig) -> UsageError:
+    size = f"{config.batch_size} x {config.num_frames} frames of {config.width} x {config.height}"
+    return UsageError("training", got=f"out of memory with {size}", do=f"try: {next_setting(config)}")

@@ -1,0 +1,36 @@
+"""Out of memory names the next setting to change."""
+
+import pytest
+import torch
+
+from wan_alpha.config import TrainConfig, TrainDitConfig, TrainVaeConfig
+from wan_alpha.errors import UsageError
+from wan_alpha.memory import next_setting, out_of_memory_named
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        (TrainVaeConfig(batch_size=2), "add --gradient_checkpointing"),
+        (TrainVaeConfig(batch_size=4, gradient_checkpointing=True), "--batch_size 2 --gradient_accumulation_steps 2"),
+        (TrainDitConfig(gradient_checkpointing=True), "--base_quantization int8"),
+        (TrainDitConfig(gradient_checkpointing=True, base_quantization="int8", num_frames=81), "--num_frames 41"),
+        (TrainVaeConfig(gradient_checkpointing=True, num_frames=17), "--num_frames 9"),
+        (TrainVaeConfig(gradient_checkpointing=True, num_frames=5, height=272, width=480), "--height 192 --width 352"),
+    ],
+)
+def test_the_next_setting(config: TrainConfig, setting: str) -> None:
+    assert next_setting(config) == setting
+
+
+def test_an_allocation_that_fails_is_one_line() -> None:
+    message = r"training: got out of memory with 1 x 17 frames of 272 x 272; try: add --gradient_checkpointing"
+    with pytest.raises(UsageError, match=message), out_of_memory_named(TrainVaeConfig()):
+        torch.empty(2**52)
+    with pytest.raises(UsageError, match=message), out_of_memory_named(TrainVaeConfig()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_named(TrainVaeConfig()):
+        raise RuntimeError("shapes differ")
