@@ -1,4 +1,5 @@
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,17 @@ def test_key_report() -> None:
         require_keys(list("abcdefg"), ["z"], what="file")
     with pytest.raises(CheckpointError, match=r"first a \(2,\), expected \(3,\)"):
         require_shapes({"a": torch.ones(2)}, {"a": torch.ones(3)}, what="file")
+
+
+@pytest.mark.parametrize("name", ["merge.safetensors", "decoder.bin"])
+def test_a_full_disk_is_one_line_and_keeps_the_file_before(name: str, tmp_path: Path) -> None:
+    write_tensors(tmp_path / name, {"x": torch.ones(1)}, metadata={})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=rf"{name}: got .*make room on the disk"):
+            write_tensors(tmp_path / name, {"x": torch.ones(100_000)}, metadata={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.equal(read_tensors(tmp_path / name)["x"], torch.ones(1))
+    assert [path.name for path in tmp_path.iterdir()] == [name]

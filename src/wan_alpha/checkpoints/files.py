@@ -65,8 +65,8 @@ def read_many(paths: Sequence[Path]) -> dict[str, Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
     """Write atomically, in the format that the suffix names; tensors that share memory are copied apart.
 
-    A torch file has no place for metadata: it is left out there. Raises CheckpointError for another suffix, and whatever the disk
-    raises; then nothing is left behind.
+    A torch file has no place for metadata: it is left out there. Raises CheckpointError for another suffix and for a full disk, and
+    OSError for whatever else the system refuses; then nothing is left behind.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
@@ -80,6 +80,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
         else:
             torch.save(own, partial)
         os.replace(partial, path)
+    except (RuntimeError, SafetensorError) as error:  # what the two writers make of a full disk
+        raise CheckpointError(path, got=str(error).splitlines()[0], expected="to write it", do="make room on the disk") from error
     finally:
         partial.unlink(missing_ok=True)
 

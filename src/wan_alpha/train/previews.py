@@ -1,7 +1,6 @@
 """Pictures of a training under way: OUTPUT/previews/step_N.png, a few frames side by side, and step_N.webp, the same moving."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,11 @@ from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png, write_webp
 from wan_alpha.metrics.transparency import transparency_statistics
-from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
-from wan_alpha.objectives.flow import shift_noise
 from wan_alpha.objectives.transparency import gaussian_from_ellipse
+from wan_alpha.pipeline import Conditions, SamplingSettings, sample_clips
 from wan_alpha.preview import Panel, contact_sheet
-from wan_alpha.rgba import from_signed, to_uint8
-from wan_alpha.sampling import guided, sample, sampling_sigmas
+from wan_alpha.rgba import to_uint8
 
 Clip = tuple[Tensor, Tensor]
 """(rgb (3, T, H, W), alpha (1, T, H, W)), straight, in [0, 1]."""
@@ -63,25 +60,27 @@ def write_samples(stem: Path, clips: list[Clip], captions: list[Prompted]) -> di
     return {f"preview_{name}": sum(values[name] for values in measured) / len(measured) for name in measured[0]}
 
 
-@torch.no_grad()
 def sample_clip(
     transformer: WanTransformer3DModel, rgba_vae: RGBAlphaVAE, caption: Prompted, *, config: TrainDitConfig, device: torch.device
 ) -> Clip:
     """One clip of the configured size from the model as it is, with an ellipse in the middle of the frame."""
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    noise = torch.randn((rgba_vae.z_dim, *size.latent_shape), generator=torch.Generator().manual_seed(caption.seed))[None]
-    ellipse = gaussian_from_ellipse(centre=(0.5, 0.5), axes=(0.5, 0.5), angle=0.0, shape=size.latent_shape)
-
-    def towards(context: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, sigma: predict_velocity(transformer, x, sigma=sigma, context=context[None].to(device))
-
-    latents = sample(
-        guided(towards(caption.context), towards(caption.without), scale=config.guidance_scale),
-        shift_noise(noise, ellipse, mu=config.noise_shift).to(device),
-        sigmas=sampling_sigmas(config.num_inference_steps, shift=config.sigma_shift),
+    conditions = Conditions(
+        size=size,
+        seeds=[caption.seed],
+        context=caption.context[None],
+        negative_context=caption.without[None],
+        gaussian=gaussian_from_ellipse(centre=(0.5, 0.5), axes=(0.5, 0.5), angle=0.0, shape=size.latent_shape),
+        device=device,
     )
-    rgb, alpha = (from_signed(x.float()).clamp(0, 1)[0].cpu() for x in rgba_vae.decode(rgba_vae.denormalise(latents)))
-    return rgb, alpha
+    settings = SamplingSettings(
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        sigma_shift=config.sigma_shift,
+        noise_shift=config.noise_shift,
+    )
+    clips = sample_clips(transformer, rgba_vae=rgba_vae, conditions=conditions, settings=settings)
+    return clips.rgb[0], clips.alpha[0]
 
 
 def _write(stem: Path, clips: list[Clip], *, panels: tuple[Panel, ...]) -> None:
