@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import WanTransformer3DModel
 
 from wan_alpha import cli
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
+from wan_alpha.models.dora import inject_adapter
 from wan_alpha.recipes import RECIPES, Recipe, get_recipe
 
 RUNS = Path(__file__).parents[2] / "runs"
@@ -83,6 +86,24 @@ def test_apple_silicon_is_the_seeds_setting() -> None:
     assert (r.train_vae.mode, r.train_vae.num_epochs, r.train_dit.num_epochs, r.train_dit.dataset_repeat) == ("merge", 10, 15, 100)
     assert {r.train_vae.num_workers, r.train_dit.num_workers} == {0}
     assert r.train_dit.precision == "float32"
+
+
+@pytest.mark.parametrize(("name", "heads", "ffn_dim"), [("apple_silicon", 12, 8960), ("wan_1_3b", 12, 8960), ("wan_14b", 40, 13824)])
+def test_shapes_run_on_the_meta_device(name: str, heads: int, ffn_dim: int) -> None:
+    """Two blocks of the real base with the recipe's adapter, on one clip of the recipe's size, forward and backward."""
+    config = get_recipe(name).train_dit
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel(num_attention_heads=heads, ffn_dim=ffn_dim, num_layers=2).requires_grad_(False)
+        inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter)
+        latents = torch.empty(config.batch_size, 16, *size.latent_shape)
+        text, timestep = torch.empty(config.batch_size, config.max_sequence_length, 4096), torch.empty(config.batch_size)
+        velocity = transformer(latents, timestep, text, return_dict=False)[0]
+        velocity.mean().backward()
+    assert velocity.shape == latents.shape
+    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    assert len(trained) == 60
+    assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in trained)
 
 
 def test_unknown_recipe() -> None:

@@ -33,7 +33,9 @@ def apple_silicon() -> Recipe:
     return Recipe(
         doctor=DoctorConfig(output_path=OUTPUT / "doctor"),
         prepare=PrepareConfig(output_path=OUTPUT / "data"),
-        train_vae=TrainVaeConfig(mode="merge", num_workers=0, num_epochs=10, output_path=OUTPUT / "vae", **BASE, **DECODERS, **DATA),
+        train_vae=TrainVaeConfig(
+            mode="merge", num_workers=0, num_epochs=10, gradient_checkpointing=True, output_path=OUTPUT / "vae", **BASE, **DECODERS, **DATA
+        ),
         cache=CacheConfig(output_path=OUTPUT / "cache", **BASE, **DECODERS, **DATA),
         train_dit=TrainDitConfig(
             num_workers=0,
