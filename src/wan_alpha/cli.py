@@ -29,14 +29,14 @@ USAGE_EXIT, INTERRUPT_EXIT, BROKEN_PIPE_EXIT = 2, 130, 141
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
-    """A stage: its config class, `module:function`, and the field that words before the first flag fill."""
+    """A stage or a tool: its config class, `module:function`, and the field that words before the first flag fill."""
 
     config: type[VerbConfig]
     function: str
     words: str | None = None
 
 
-VERBS = {
+STAGES = {
     "doctor": Verb(config=config.DoctorConfig, function="wan_alpha.doctor:doctor", words="source"),
     "prepare": Verb(config=config.PrepareConfig, function="wan_alpha.prepare:prepare", words="source"),
     "train-vae": Verb(config=config.TrainVaeConfig, function="wan_alpha.train.vae:train"),
@@ -44,11 +44,15 @@ VERBS = {
     "train-dit": Verb(config=config.TrainDitConfig, function="wan_alpha.train.dit:train"),
     "generate": Verb(config=config.GenerateConfig, function="wan_alpha.generate:generate", words="prompt"),
     "export": Verb(config=config.ExportConfig, function="wan_alpha.export:export", words="source"),
-    "preview": Verb(config=config.PreviewConfig, function="wan_alpha.sheet:preview", words="source"),
     "evaluate": Verb(config=config.EvaluateConfig, function="wan_alpha.evaluate:evaluate"),
+}
+"""In their order; a recipe has a configuration of each."""
+TOOLS = {
+    "preview": Verb(config=config.PreviewConfig, function="wan_alpha.sheet:preview", words="source"),
     "convert": Verb(config=config.ConvertConfig, function="wan_alpha.convert.run:convert", words="source"),
     "inspect": Verb(config=config.InspectConfig, function="wan_alpha.inspect_file:inspect", words="source"),
 }
+VERBS = {**STAGES, **TOOLS}
 
 SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
 """Bare switches of the seed's Stage-2 command -> what they are here. RGBA is what this project does, always."""
@@ -232,10 +236,15 @@ def _configure_console(level: int) -> None:
 
 def _overview() -> list[str]:
     docs = {name: (inspect.getdoc(verb.config) or "").partition(": ")[2] for name, verb in VERBS.items()}
+    numbers = {name: f"{number}." for number, name in enumerate(STAGES, 1)}
     return [
         f"wan-alpha {__version__}: text to video with a transparent background. The stages, in order:",
         "",
-        *(f"  {number}. {name:<10} {doc}" for number, (name, doc) in enumerate(docs.items(), 1)),
+        *(f"  {numbers[name]} {name:<10} {docs[name]}" for name in STAGES),
+        "",
+        "Tools beside them:",
+        "",
+        *(f"     {name:<10} {docs[name]}" for name in TOOLS),
         "",
         "  wan-alpha STAGE --help       flags of a stage",
         "  wan-alpha STAGE --recipe R   start from a complete configuration; --dry_run prints it",

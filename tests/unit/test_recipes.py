@@ -23,10 +23,10 @@ every_recipe = pytest.mark.parametrize("make", RECIPES.values(), ids=list(RECIPE
 
 
 @every_recipe
-def test_fields_are_the_verbs_and_their_configs(make: Callable[[], Recipe]) -> None:
+def test_fields_are_the_stages_and_their_configs(make: Callable[[], Recipe]) -> None:
     recipe = make()
-    assert [field.name for field in dataclasses.fields(recipe)] == [name.replace("-", "_") for name in cli.VERBS]
-    for name, verb in cli.VERBS.items():
+    assert [field.name for field in dataclasses.fields(recipe)] == [name.replace("-", "_") for name in cli.STAGES]
+    for name, verb in cli.STAGES.items():
         assert type(getattr(recipe, name.replace("-", "_"))) is verb.config
 
 
@@ -127,7 +127,7 @@ def test_script_runs_every_stage_with_flags_that_exist(name: str, tmp_path: Path
     environment = {"PATH": f"{command.parent}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
     subprocess.run(["bash", RUNS / f"{name}.sh", "my clips", tmp_path / "out"], env=environment, check=True)
     calls = [line.split("\x1f")[:-1] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert {call[0] for call in calls} == set(cli.VERBS)
+    assert {call[0] for call in calls} == set(cli.STAGES)
     for call in calls:
         assert cli.main([*call, "--dry-run"]) == 0, capsys.readouterr().err
         assert call[call.index("--recipe") + 1] == name

@@ -1,4 +1,4 @@
-"""What a recipe returns: one config per verb."""
+"""What a recipe returns: one config per stage."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from wan_alpha.config import (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A complete configuration of the whole road; the fields are the verbs in their order."""
+    """A complete configuration of the whole road; the fields are the stages in their order."""
 
     doctor: DoctorConfig
     prepare: PrepareConfig
