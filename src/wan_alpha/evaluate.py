@@ -1,7 +1,7 @@
 """evaluate: measure what comes back when the RGBA VAE reconstructs clips, or how close a folder of predictions is to the truth.
 
 Clips are hard-rendered on black, encoded, decoded, and compared on their original frames; predictions are compared as they are.
-The numbers and their units: metrics/measure.py.
+The numbers and their units: metrics/measure.py; those that need a network of the user's: perceptual_scores.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ from wan_alpha.media.read import read_clip
 from wan_alpha.media.write import write_pair, write_png
 from wan_alpha.metrics.measure import MEANINGS, measure
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.perceptual_scores import load_scores, score_files
 from wan_alpha.preview import comparison_sheet
 from wan_alpha.progress import progress
 from wan_alpha.rgba import from_signed, to_uint8
@@ -54,10 +55,20 @@ class Evaluation:
             f"alpha: PSNR {self.mean['alpha_psnr']:.2f} dB, SSIM {self.mean['alpha_ssim']:.4f}",
             f"alpha: SAD {self.mean['alpha_sad']:.3f}, MSE {self.mean['alpha_mse']:.2f}, Grad {self.mean['alpha_grad']:.3f}, "
             f"Conn {self.mean['alpha_conn']:.3f}, dtSSD {self.mean['alpha_dtssd']:.2f}",
+            *self._perceptual(),
             f"background leak {self.mean['background_leak']:.4f}, holes {self.mean['holes']:.4f}, edge error {self.mean['edge_error']:.4f}",
             f"report: {self.report}, {self.table.name}, {self.page.name} (open it in a browser: previews over any background)",
             *([f"pictures: {self.sheet} (truth above reconstruction)"] if self.sheet else []),
         ]
+
+    def _perceptual(self) -> list[str]:
+        words = {
+            "lpips": "LPIPS (VGG16) over nine backgrounds {:.4f}",
+            "alpha_lpips": "of alpha {:.4f}",
+            "fid_vgg16": "fid_vgg16 {:.4f} (not comparable with published rFID)",
+        }
+        found = [text.format(self.mean[name]) for name, text in words.items() if name in self.mean]
+        return [", ".join(found)] if found else []
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -68,17 +79,19 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     started, entries = now(), evaluation_entries(config)
     compared = _predicted(entries, config.predictions) if config.predictions else _reconstructed(entries, config)
-    values: dict[str, dict[str, float]] = {}
+    scores, values = load_scores(config), dict[str, dict[str, float]]()
     shown: list[Compared] = []
     with progress("evaluating", total=len(entries)) as advance:
         for clip in compared:
-            values[clip.name] = measure(clip.prediction, clip.truth, hard_threshold=config.hard_threshold)
+            measured = measure(clip.prediction, clip.truth, hard_threshold=config.hard_threshold)
+            values[clip.name] = {**measured, **scores.add(clip.prediction, truth=clip.truth)}
             if len(shown) < SHOWN_CLIPS:
                 shown.append(clip)
             advance()
     mean = {key: float(np.mean([clip[key] for clip in values.values()])) for key in next(iter(values.values()))}
-    evaluation = _write(config, Numbers(mean=mean, clips=values, meanings=MEANINGS), shown)
-    weights = {} if config.predictions else loaded_weights(config, "vae")
+    mean |= scores.of_set()
+    evaluation = _write(config, Numbers(mean=mean, clips=values, meanings={**MEANINGS, **scores.meanings()}), shown)
+    weights = {**({} if config.predictions else loaded_weights(config, "vae")), **score_files(config)}
     write_run_record(config.output_path, verb="evaluate", config=config, weights=weights, extra=mean, started=started)
     return evaluation
 

@@ -81,3 +81,9 @@ class EvaluateConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Prefix of the written files."""
     max_clips: int | None = None
     """Only the first N clips."""
+    lpips_weights: Path | None = None
+    """Also LPIPS 0.1 on VGG16: its heads, lpips' weights/v0.1/vgg.pth (lin0.model.1.weight to lin4.model.1.weight)."""
+    fid_weights: Path | None = None
+    """Also fid_vgg16 of the set: torchvision's vgg16-397923af.pth. Not comparable with published rFID, which uses Inception."""
+    perceptual_weights: Path | None = None
+    """VGG16 below the heads of --lpips_weights: vgg16-397923af.pth; default: --fid_weights, else torch.hub's, downloaded when missing."""

@@ -58,27 +58,32 @@ def vgg16_from_tensors(tensors: Mapping[str, Tensor], *, what: object = "VGG16 w
 
 
 def load_vgg16(path: Path | None = None) -> VGG16Features:
+    """The features of `vgg16_weights(path)`, whose errors it raises."""
+    return vgg16_from_tensors(vgg16_weights(path), what=vgg16_file(path))
+
+
+def vgg16_weights(path: Path | None = None, *, advice: str = _ADVICE) -> dict[str, Tensor]:
     """torchvision's vgg16-397923af.pth, from `path` or from torch.hub's folder (downloaded when missing); checked by hash each time.
 
-    Raises CheckpointError for a file of another hash, and when it must be downloaded but cannot be.
+    Raises CheckpointError, which ends with the advice, for a file of another hash, and when it must be downloaded but cannot be.
     """
     file = vgg16_file(path)
     if path is None and not file.is_file():
-        _download(file)
+        _download(file, advice=advice)
     found = sha256(file)
     if not found.startswith(VGG16_HASH):
-        raise CheckpointError(file, got=f"sha256 {found[:8]}...", expected=f"{VGG16_HASH}... (torchvision's file)", do=_ADVICE)
-    return vgg16_from_tensors(read_tensors(file), what=file)
+        raise CheckpointError(file, got=f"sha256 {found[:8]}...", expected=f"{VGG16_HASH}... (torchvision's file)", do=advice)
+    return read_tensors(file)
 
 
 def vgg16_file(path: Path | None = None) -> Path:
-    """The file that `load_vgg16(path)` reads: the one given, or torch.hub's copy."""
+    """The file that `vgg16_weights(path)` reads: the one given, or torch.hub's copy."""
     return path or Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_URL).name
 
 
-def _download(file: Path) -> None:
+def _download(file: Path, *, advice: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(VGG16_URL, str(file), hash_prefix=VGG16_HASH, progress=False)
     except (OSError, RuntimeError) as error:  # no network, no space, or what came has another hash
-        raise CheckpointError("VGG16", got=f"no download ({error})", expected=file.name, do=_ADVICE) from error
+        raise CheckpointError("VGG16", got=f"no download ({error})", expected=file.name, do=advice) from error
