@@ -175,7 +175,10 @@ def _write(config: EvaluateConfig, numbers: Numbers, shown: list[Compared]) -> E
         numbers,
         stem.with_name(f"{stem.name}.html"),
         title="Evaluation",
-        lead=(f"{len(numbers.clips)} clips: {what}. Point at a column's name for its meaning, click to sort.",),
+        lead=(
+            f"{len(numbers.clips)} clips: {what}. Point at a column's name for its meaning, click to sort.",
+            *(["fid_vgg16 is not comparable with published rFID, which uses Inception."] if "fid_vgg16" in numbers.mean else []),
+        ),
         previews={clip.name: clip.previews() for clip in shown},
     )
     sheet = None if config.predictions else _write_reconstructions(stem, shown)

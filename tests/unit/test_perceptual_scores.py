@@ -191,7 +191,7 @@ def test_evaluate_gives_the_set_one_frechet_distance(config: EvaluateConfig, fil
     with found.table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["fid_vgg16"] for row in rows] == ["", "", str(found.mean["fid_vgg16"])]
-    assert "not comparable with published rFID" in found.page.read_text()
+    assert "<p>fid_vgg16 is not comparable with published rFID" in found.page.read_text()
 
 
 def test_equal_clips_score_nothing_and_one_vgg16_serves_both(config: EvaluateConfig, files: dict[str, Path]) -> None:
