@@ -44,7 +44,7 @@ def write_stage1(job: Job) -> list[str]:
 
 
 def write_diffusers(job: Job) -> list[str]:
-    """model_index.json, vae/ with the base VAE, rgba_vae/ with what Stage 1 trained: for --model, and for both Stage-1 flags."""
+    """model_index.json, vae/ with the base VAE, rgba_vae/ with what Stage 1 trained in one file for both Stage-1 flags."""
     source = resolve_base(job.config)
     load_vae(source, dtype=job.dtype(_stored_type(source)), device="cpu").save_pretrained(job.folder / "vae")
     parts = _parts(job)
