@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(600)
 def test_debug_script_on_real_clips(shared_clips, tmp_path):
     environment = {
         **os.environ,

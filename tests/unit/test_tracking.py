@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ def test_tensorboard_has_every_step_once_after_a_resume(tmp_path):
     config = toy_config(tmp_path, tracker="tensorboard", save_every_steps=2, validate_every_steps=2, max_steps=3)
     hooks = {"validate": lambda step: {"total": float(step)}}
     run(config, **hooks)
+    time.sleep(1.1)  # event files are read in the order of their names, which hold whole seconds
     run(toy_config(tmp_path, tracker="tensorboard", resume=str(tmp_path / "states" / "step_000002")), **hooks)
     logged = scalars(tmp_path / "logs" / "wan-alpha")
     assert [step for step, _ in logged["total"]] == [1, 2, 3, 4]

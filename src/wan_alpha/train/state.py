@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from wan_alpha.checkpoints.files import read_tensors, require_shapes, write_tensors
@@ -82,7 +81,7 @@ def save_state(
             (partial / "state.json").write_text(json.dumps(about, indent=1))
             _flush(*partial.iterdir(), partial)
             _put_in_place(partial, folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, CheckpointError) as error:
         do = "make room on the disk and go on with --resume latest: earlier states are as they were"
         raise CheckpointError(folder, got=str(error).splitlines()[0], expected="to write a state", do=do) from error
     done = [path for path in saved_states(output_path) if step_of(path) <= step]
