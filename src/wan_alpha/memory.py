@@ -1,7 +1,8 @@
-"""Out of memory, in one line that names the setting to change next."""
+"""Out of memory, in one line that names the setting to change next; and what a device has free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,18 @@ def out_of_memory_named(config: TrainConfig) -> Iterator[None]:
         if not any(message in str(error) for message in CPU_MESSAGES):
             raise
         raise _explained(config) from error
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What new tensors may take: of a card what the driver and torch's own cache have left, of a CPU Linux's MemAvailable; else None."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    table = Path("/proc/meminfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def next_setting(config: TrainConfig) -> str:

@@ -6,6 +6,7 @@ noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 import torch
 from diffusers import WanTransformer3DModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
 from wan_alpha.checkpoints.adapter import write_adapter
@@ -30,7 +31,9 @@ from wan_alpha.models.quantise import quantise
 from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
 from wan_alpha.train.clip_data import position_stream
-from wan_alpha.train.flow_data import FlowBatch, sample_at, to_batch
+from wan_alpha.train.flow_data import FlowBatch, empty_batch, sample_at, to_batch
+from wan_alpha.train.forecast import Forecast, forecast, log_forecast
+from wan_alpha.train.imagined import shortened
 from wan_alpha.train.latent_data import LatentData, latent_data
 from wan_alpha.train.latent_source import LatentSource
 from wan_alpha.train.loop import Stage, fit
@@ -69,7 +72,7 @@ def train(config: TrainDitConfig) -> list[Path]:
 
     stage = Stage(
         verb="train-dit",
-        trainables={name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad},
+        trainables=adapter_parameters(transformer),
         loss=lambda positions: batch_loss(to_batch(stream.take(positions), encode=data.encode, device=device)),
         save=lambda epoch: save(f"epoch-{epoch}"),
         validate=validation(config, transformer, data, loss=batch_loss, device=device),
@@ -78,6 +81,7 @@ def train(config: TrainDitConfig) -> list[Path]:
         data_fingerprint=data.training.fingerprint,
         device=device,
     )
+    log_forecast(config, forecast_memory(config, transformer, device=device), device=device)
     with out_of_memory_named(config):
         written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), **data.files}
@@ -100,6 +104,30 @@ def build_transformer(config: TrainDitConfig, *, device: torch.device) -> WanTra
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return transformer
+
+
+def adapter_parameters(transformer: WanTransformer3DModel) -> dict[str, nn.Parameter]:
+    """What is trained, by name."""
+    return {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
+
+
+def forecast_memory(config: TrainDitConfig, transformer: WanTransformer3DModel, *, device: torch.device) -> Forecast:
+    """What a step will need on the device, at the configured size and batch; the transformer may lie on the meta device."""
+    sizes = transformer.config
+
+    def step(network: WanTransformer3DModel) -> Tensor:
+        batch = empty_batch(config, channels=sizes.in_channels, text_dim=sizes.text_dim)
+        terms = loss(network, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting, sigma_shift=config.sigma_shift)
+        return terms["total"]
+
+    expected = forecast(
+        config,
+        networks=lambda depth: shortened(transformer, depth=depth),
+        depth=len(transformer.blocks),
+        trainables=adapter_parameters(transformer),
+        loss=step,
+    )
+    return replace(expected, activations=0) if config.offload_activations and device.type != "cpu" else expected
 
 
 def activations_on_cpu(config: TrainDitConfig, *, device: torch.device) -> AbstractContextManager:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder, generator_at
+from wan_alpha.geometry import ClipSize
 from wan_alpha.objectives.flow import sample_sigmas
 from wan_alpha.train.latent_source import Encoder, LatentSource
 
@@ -59,3 +60,11 @@ def to_batch(samples: list[FlowSample], *, encode: Encoder, device: torch.device
     x0, gaussian = encode([sample.clip for sample in samples])
     context, noise, sigma = (torch.stack([getattr(s, name) for s in samples]).to(device) for name in ("context", "noise", "sigma"))
     return FlowBatch(x0=x0, gaussian=gaussian, context=context, noise=noise, sigma=sigma)
+
+
+def empty_batch(config: TrainDitConfig, *, channels: int, text_dim: int) -> FlowBatch:
+    """A batch of the configured size without contents, for the forecast of memory."""
+    size, batch = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width), config.batch_size
+    latents, gaussian = (torch.empty(batch, c, *size.latent_shape) for c in (channels, 1))
+    context = torch.empty(batch, config.max_sequence_length, text_dim)
+    return FlowBatch(x0=latents, gaussian=gaussian, context=context, noise=torch.empty_like(latents), sigma=torch.empty(batch))

@@ -97,3 +97,19 @@ def to_batch(samples: list[RgbaBatch], *, device: torch.device) -> RgbaBatch:
     """Samples of one size stacked, on the device."""
     stacked = {field.name: torch.cat([getattr(sample, field.name) for sample in samples]).to(device) for field in fields(RgbaBatch)}
     return RgbaBatch(**stacked)
+
+
+def empty_batch(config: TrainVaeConfig, *, z_dim: int) -> RgbaBatch:
+    """A batch of the configured size without contents, for the forecast of memory."""
+    size, batch = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width), config.batch_size
+    rgb, alpha = (torch.empty(batch, c, size.num_frames, size.height, size.width) for c in (3, 1))
+    colour, noise = torch.empty(batch, 3), torch.empty(batch, z_dim, *size.latent_shape)
+    return RgbaBatch(
+        rgb=rgb,
+        alpha=alpha,
+        input_colour=colour,
+        hard_colour=colour,
+        soft_colour=colour,
+        judge_sigma=torch.empty(batch),
+        judge_noise=noise,
+    )

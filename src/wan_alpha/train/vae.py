@@ -5,7 +5,7 @@ and alpha (paper, Eq. 3-13), and judged by a frozen diffusion transformer (v3).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_rec
 from wan_alpha.rgba import from_signed, hard_render, to_signed
 from wan_alpha.run_record import now, write_run_record
 from wan_alpha.train.clip_data import position_stream
+from wan_alpha.train.forecast import Forecast, forecast, log_forecast
+from wan_alpha.train.imagined import shortened
 from wan_alpha.train.judge import Judge, bidirectional_term, judge_weights, load_judge
 from wan_alpha.train.loop import Stage, fit
-from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch
+from wan_alpha.train.rgba_data import RgbaBatch, empty_batch, rgba_clips, sample_at, to_batch
 from wan_alpha.train.validation import validate_vae
 
 
@@ -96,12 +98,32 @@ def train(config: TrainVaeConfig) -> list[Path]:
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
+    log_forecast(config, forecast_memory(config, model, objective=objective, device=device), device=device)
     with out_of_memory_named(config):
         written = fit(config, stage=stage)
     perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if config.perceptual == "vgg16" else {}
     weights = {**loaded_weights(config, "vae"), **perceptual, **judge_weights(config)}
     write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
     return written
+
+
+def forecast_memory(config: TrainVaeConfig, model: RGBAlphaVAE, *, objective: VaeObjective, device: torch.device) -> Forecast:
+    """What a step on this device will need, at the configured size and batch."""
+    arithmetic = autocast_dtype(config.precision, device=device)
+
+    def step(networks: tuple[RGBAlphaVAE, VaeObjective]) -> Tensor:
+        batch = empty_batch(config, z_dim=model.z_dim)
+        with torch.autocast("cpu", arithmetic, enabled=arithmetic != torch.float32):
+            return loss(networks[0], batch, objective=networks[1])["total"]
+
+    trainables, judge = model.trainable_parameters(mode=config.mode), objective.judge
+    if judge is None:
+        return forecast(config, networks=lambda _: (model, objective), depth=0, trainables=trainables, loss=step)
+
+    def networks(depth: int) -> tuple[RGBAlphaVAE, VaeObjective]:
+        return model, replace(objective, judge=replace(judge, transformer=shortened(judge.transformer, depth=depth)))
+
+    return forecast(config, networks=networks, depth=len(judge.transformer.blocks), trainables=trainables, loss=step)
 
 
 def build_objective(config: TrainVaeConfig, *, z_dim: int, device: torch.device) -> VaeObjective:
