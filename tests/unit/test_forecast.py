@@ -51,7 +51,7 @@ def test_parts_add_up(plain) -> None:
 
 def test_activations_grow_with_batch_and_with_each_side(plain) -> None:
     twice = of_transformer(batch_size=2)
-    assert twice.activations / plain.activations == pytest.approx(2, rel=0.03)
+    assert twice.activations / plain.activations == pytest.approx(2, rel=0.06)  # the row norms of DoRA do not grow
     assert of_transformer(height=64).activations == of_transformer(width=96).activations > 1.5 * plain.activations
     assert twice.base == plain.base
 
