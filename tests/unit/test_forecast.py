@@ -49,10 +49,10 @@ def test_parts_add_up(plain) -> None:
     assert plain.text.startswith("memory forecast: at least 0.0")
 
 
-def test_activations_grow_with_batch_and_with_each_side(plain) -> None:
+def test_activations_grow_with_batch_and_size(plain) -> None:
     twice = of_transformer(batch_size=2)
     assert twice.activations / plain.activations == pytest.approx(2, rel=0.06)  # the row norms of DoRA do not grow
-    assert of_transformer(height=64).activations == of_transformer(width=96).activations > 1.5 * plain.activations
+    assert of_transformer(height=64).activations > 1.5 * plain.activations
     assert twice.base == plain.base
 
 
@@ -61,9 +61,9 @@ def test_checkpointing_lowers_activations(plain) -> None:
 
 
 def test_extrapolation_over_blocks_is_exact(monkeypatch) -> None:
-    extrapolated = of_transformer(5, gradient_checkpointing=True)
-    monkeypatch.setattr("wan_alpha.train.imagined.LONGER", 5)
-    assert of_transformer(5, gradient_checkpointing=True) == extrapolated
+    extrapolated = of_transformer(4, gradient_checkpointing=True)
+    monkeypatch.setattr("wan_alpha.train.imagined.LONGER", 4)
+    assert of_transformer(4, gradient_checkpointing=True) == extrapolated
 
 
 def test_stage_1_counts_the_shared_decoder_once() -> None:
@@ -103,9 +103,11 @@ def test_live_bytes_follow_tensors() -> None:
 def test_too_little_memory_names_the_next_setting(plain, monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(forecast, "free_bytes", lambda device: plain.still_to_come - 1)
-    log_forecast(TrainDitConfig(), plain, device=CPU)
+    log_forecast(TrainDitConfig(), lambda: plain, device=CPU)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert "try: add --gradient_checkpointing" in caplog.records[1].message
     monkeypatch.setattr(forecast, "free_bytes", lambda device: plain.still_to_come)
-    log_forecast(TrainDitConfig(), plain, device=CPU)
+    log_forecast(TrainDitConfig(), lambda: plain, device=CPU)
+    assert len(caplog.records) == 3
+    log_forecast(TrainDitConfig(memory_forecast="none"), lambda: pytest.fail("made"), device=CPU)
     assert len(caplog.records) == 3

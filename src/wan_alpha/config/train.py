@@ -26,6 +26,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Clips per forward pass."""
     num_workers: int = 0
     """Processes that make training samples ahead."""
+    memory_forecast: Literal["log", "none"] = "log"
+    """Before training: log what a step will need (a few seconds), and warn when the device has less; or do not look."""
     gradient_accumulation_steps: int = 1
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False

@@ -40,6 +40,7 @@ def tiny() -> Recipe:
         prepare=PrepareConfig(output_path=OUTPUT / "data", **SIZE),
         train_vae=TrainVaeConfig(
             mode="merge+decoders",
+            memory_forecast="none",
             decoder_lora_rank=16,
             perceptual="none",
             max_scale=1.25,
@@ -59,6 +60,7 @@ def tiny() -> Recipe:
         cache=CacheConfig(feature_merge_checkpoint=STAGE1, output_path=OUTPUT / "cache", **DATA, **TEXT),
         train_dit=TrainDitConfig(
             cache_path=OUTPUT / "cache",
+            memory_forecast="none",
             sigma_shift=3.0,
             caption_dropout=0.1,
             decay="cosine",

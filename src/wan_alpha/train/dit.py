@@ -4,6 +4,7 @@ Start reading at `loss`. x_sigma = (1 - sigma) x0 + sigma n', v = n' - x0, L = w
 noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (v3; mu = 0 is v1).
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -39,6 +40,8 @@ from wan_alpha.train.latent_source import LatentSource
 from wan_alpha.train.loop import Stage, fit
 from wan_alpha.train.previews import preview_path, sample_clip, write_samples
 from wan_alpha.train.validation import validate_dit
+
+log = logging.getLogger(__name__)
 
 
 def loss(
@@ -81,7 +84,10 @@ def train(config: TrainDitConfig) -> list[Path]:
         data_fingerprint=data.training.fingerprint,
         device=device,
     )
-    log_forecast(config, forecast_memory(config, transformer, device=device), device=device)
+    if config.base_quantization == "nf4":  # bitsandbytes' products run outside torch's dispatcher: there is no step to imagine
+        log.info("no memory forecast for an nf4 base")
+    else:
+        log_forecast(config, lambda: forecast_memory(config, transformer, device=device), device=device)
     with out_of_memory_named(config):
         written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), **data.files}

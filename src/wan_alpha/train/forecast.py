@@ -80,12 +80,12 @@ def forecast(
     )
 
 
-def log_forecast(config: TrainConfig, expected: Forecast, *, device: torch.device) -> None:
+def log_forecast(config: TrainConfig, make: Callable[[], Forecast], *, device: torch.device) -> None:
     """Say what a step will need, and warn, naming the next setting, when the device has less. Of several processes the first speaks."""
-    if this_share().rank > 0:
+    if config.memory_forecast == "none" or this_share().rank > 0:
         return
+    expected, free = make(), free_bytes(device)
     log.info(expected.text)
-    free = free_bytes(device)
     if free is not None and free < expected.still_to_come:
         needed = f"{expected.still_to_come / 2**30:.1f} GiB beside the weights, {free / 2**30:.1f} are free on {device.type}"
         log.warning("memory may not do: a step needs %s; try: %s", needed, next_setting(config))

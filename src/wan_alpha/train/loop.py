@@ -38,7 +38,7 @@ MAY_CHANGE = {
     *("output_path", "device", "num_workers", "num_epochs", "max_steps", "save_every_steps", "save_every_epochs", "resume"),
     *("validate_every_steps", "validation_base_path", "validation_cache_path", "validation_clips"),  # held out: see the data's fingerprint
     *("preview_clips", "num_inference_steps", "guidance_scale", "offload_activations"),
-    *("keep_states", "log_every_steps", "tracker"),
+    *("keep_states", "log_every_steps", "tracker", "memory_forecast"),
     "gradient_accumulation_steps",  # its product with batch size and processes is what must stay
     *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
     *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state

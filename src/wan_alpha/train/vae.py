@@ -98,7 +98,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
-    log_forecast(config, forecast_memory(config, model, objective=objective, device=device), device=device)
+    log_forecast(config, lambda: forecast_memory(config, model, objective=objective, device=device), device=device)
     with out_of_memory_named(config):
         written = fit(config, stage=stage)
     perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if config.perceptual == "vgg16" else {}
