@@ -21,6 +21,7 @@ SHIPPED = Path(str(resources.files("wan_alpha"))) / "assets" / "tiny"
 STAGE1, ADAPTER = SHIPPED / "stage1.safetensors", SHIPPED / "adapter.safetensors"
 SIZE: dict[str, Any] = dict(height=64, width=64, num_frames=17)
 TEXT: dict[str, Any] = dict(max_sequence_length=128)  # bytes: the tiny base reads captions with ByT5's tokenizer
+TRAINING: dict[str, Any] = dict(decay="cosine", num_epochs=1000, save_every_epochs=100, memory_forecast="none")  # it is small
 DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data", **SIZE)
 
 
@@ -40,36 +41,30 @@ def tiny() -> Recipe:
         prepare=PrepareConfig(output_path=OUTPUT / "data", **SIZE),
         train_vae=TrainVaeConfig(
             mode="merge+decoders",
-            memory_forecast="none",
             decoder_lora_rank=16,
             perceptual="none",
             max_scale=1.25,
-            decay="cosine",
             learning_rate=2e-4,
             decoder_learning_rate=2e-3,
             batch_size=2,
             max_steps=60,
             warmup_steps=10,
-            num_epochs=1000,
-            save_every_epochs=100,
             feature_merge_checkpoint=STAGE1,
             output_path=OUTPUT / "vae",
+            **TRAINING,
             **DATA,
             **TEXT,
         ),
         cache=CacheConfig(feature_merge_checkpoint=STAGE1, output_path=OUTPUT / "cache", **DATA, **TEXT),
         train_dit=TrainDitConfig(
             cache_path=OUTPUT / "cache",
-            memory_forecast="none",
             sigma_shift=3.0,
             caption_dropout=0.1,
-            decay="cosine",
             learning_rate=1e-3,
             batch_size=8,
             max_steps=400,
-            num_epochs=1000,
-            save_every_epochs=100,
             output_path=OUTPUT / "dit",
+            **TRAINING,
             **DATA,
             **TEXT,
         ),
