@@ -60,7 +60,9 @@ def test_ladder(tmp_path, name):
     assert inside.max() <= (3 if name in ("webm", "pair") else 2)
 
 
-@pytest.mark.parametrize(("name", "bound"), [("png", 0), ("zip", 0), ("ffv1", 0), ("prores", 43), ("exr", 17), ("webp", 0), ("webm", 0)])
+@pytest.mark.parametrize(
+    ("name", "bound"), [("png", 0), ("zip", 0), ("apng", 0), ("ffv1", 0), ("prores", 43), ("exr", 17), ("webp", 0), ("webm", 0)]
+)
 def test_16_bit_mattes(tmp_path, name, bound):
     if name == "exr":
         pytest.importorskip("OpenEXR")

@@ -68,6 +68,12 @@ def prores(image: np.ndarray) -> av.VideoFrame:
     return planes("yuva444p10le", image.shape[1], image.shape[0], [flat, flat, flat, alpha])
 
 
+def planar(image: np.ndarray) -> av.VideoFrame:
+    """GBR, and A where the image has it."""
+    order = (1, 2, 0, 3)[: image.shape[-1]]
+    return planes("gbrap" if len(order) == 4 else "gbrp", image.shape[1], image.shape[0], [image[..., c] for c in order])
+
+
 def vp9(image: np.ndarray) -> av.VideoFrame:
     height, width = image.shape[:2]
     chroma = np.full((height // 2, width // 2), 128, np.uint8)
@@ -100,6 +106,8 @@ def png_16(path: Path, image: np.ndarray) -> Path:
     [
         ("clip.mov", "qtrle", "argb", lambda image: packed(image, "argb"), {}),
         ("clip.mkv", "ffv1", "bgra", lambda image: packed(image, "bgra"), {"level": "3"}),
+        ("ut.avi", "utvideo", "gbrap", planar, {}),
+        ("magic.avi", "magicyuv", "gbrap", planar, {}),
         ("prores.mov", "prores_ks", "yuva444p10le", prores, {"alpha_bits": "16"}),
         ("clip.webm", "libvpx-vp9", "yuva420p", vp9, {"lossless": "1", "auto-alt-ref": "0"}),
     ],
@@ -111,7 +119,7 @@ def test_video_alpha_is_exact(tmp_path, name, codec, pixel_format, make, options
     assert np.array_equal(clip.alpha, images[..., 3])
     assert clip.fps == 12
     assert count_frames(path) == 3
-    if codec in ("qtrle", "ffv1"):
+    if codec in ("qtrle", "ffv1", "utvideo", "magicyuv"):
         assert np.array_equal(clip.rgb, images[..., :3])
     window = read_rgba(path, start=1, count=2)
     assert np.array_equal(window.alpha, images[1:, ..., 3])
@@ -206,6 +214,29 @@ def test_matte_range(tmp_path, pixel_format, tag, full):
     assert np.abs(matte.astype(int) - alpha).max() <= (0 if full else 1)
     assert np.array_equal(matte == 0, codes == codes.min())
     assert fps == 12
+
+
+@pytest.mark.parametrize(("codec", "grey"), [("utvideo", "yuv420p"), ("magicyuv", "gray"), ("magicyuv", "yuv420p")])
+def test_pairs_of_lossless_codecs(tmp_path, codec, grey):
+    """Colour as planar RGB, the matte as a grey plane (AVI has no tags: its solid and empty parts say full range), or as RGB."""
+    images = ladder()
+    images[:, :8, :, 3], images[:, 24:, :, 3] = 0, 255
+    colour = encode(tmp_path / "a_rgb.avi", [planar(i[..., :3]) for i in images], codec=codec, pixel_format="gbrp")
+    matte = encode(tmp_path / "a_alpha.avi", [luma(i[..., 3], grey) for i in images], codec=codec, pixel_format=grey, color_range=2)
+    as_rgb = encode(tmp_path / "b.avi", [planar(i[..., [3, 3, 3]]) for i in images], codec=codec, pixel_format="gbrp")
+    for alpha in (matte, as_rgb):
+        assert np.array_equal(read_pair(colour, alpha).rgba(), images)
+    assert np.array_equal(read_pair(colour, matte, start=2, count=1).rgba(), images[2:])
+
+
+def test_magicyuv_with_alpha_beside_its_luma(tmp_path):
+    """yuva444p: BT.601 limited grey of luma 126 is 128, alpha is exact."""
+    images = ladder()
+    flat = np.full(images.shape[1:3], 126, np.uint8)
+    frames = [planes("yuva444p", 64, 32, [flat, 0 * flat + 128, 0 * flat + 128, i[..., 3]]) for i in images]
+    clip = read_rgba(encode(tmp_path / "a.avi", frames, codec="magicyuv", pixel_format="yuva444p"))
+    assert np.array_equal(clip.alpha, images[..., 3])
+    assert np.abs(clip.rgb.astype(int) - 128).max() <= 1
 
 
 def test_colour_of_a_pair_follows_its_tags(tmp_path):

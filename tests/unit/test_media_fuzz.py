@@ -17,7 +17,7 @@ from wan_alpha.media.read import count_frames, read_matte, read_rgba
 MUTATIONS = 24
 SECONDS = 5.0
 """Of one damaged file, on a busy machine; a good one takes milliseconds."""
-FILES = {"zip": 0, "webp": 0, "apng": 0, "prores": 0, "webm": 0, "ffv1": 0, "pair": 1}
+FILES = {"zip": 0, "webp": 0, "apng": 0, "apng_16": 0, "prores": 0, "webm": 0, "ffv1": 0, "pair": 1}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,12 @@ def good(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("good")
     levels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 4), dtype=np.uint8)
     clip = RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0)
-    for name in FILES:
-        write_format(clip, folder / "a", name=name, options=WriteOptions())
-    return {name: ending(folder / "a", FORMATS[name].endings[index]) for name, index in FILES.items()}
+    files = {}
+    for name, index in FILES.items():
+        kind, _, deep = name.partition("_")
+        write_format(clip.with_bits(16) if deep else clip, folder / name, name=kind, options=WriteOptions())
+        files[name] = ending(folder / name, FORMATS[kind].endings[index])
+    return files
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
@@ -113,6 +116,12 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path, bits, width, height)
     for name in ("a.png", "a.zip"):
         with pytest.raises(MediaError):
             read_rgba(tmp_path / name)
+
+
+def test_a_codec_that_nobody_knows(tmp_path, good):
+    (tmp_path / "a.mp4").write_bytes(good["pair"].read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(MediaError, match="unknown codec"):
+        read_matte(tmp_path / "a.mp4")
 
 
 def test_a_frame_held_for_ever_is_refused(tmp_path, good):

@@ -1,4 +1,7 @@
-"""Animated WebP, PNG and GIF through Pillow. Times come from the headers; of a WebP only the window asked for is decoded."""
+"""Animated WebP, PNG and GIF through Pillow (PNG of 16 bits: apng.py).
+
+Times come from the headers; of a WebP only the window asked for is decoded.
+"""
 
 import io
 import logging
@@ -11,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import Bits, Decoded, check_size, image_errors
+from wan_alpha.media.apng import deep_frames, read_apng
+from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
-from wan_alpha.media.stills import PNG_SIGNATURE, Still, read_bytes, read_still, split_channels
+from wan_alpha.media.stills import PNG_SIGNATURE, Still, is_16_bit_png, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
 
 log = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
         pictures = [read_still(Still(path=path, read=lambda: data), bits=bits)]
     else:
         with image_errors(path):
-            pictures = list(_pictures(path, data, plan, first=chosen[0], last=chosen[-1], frames=len(chosen)))
+            pictures = list(_pictures(path, data, plan, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
     shown = [pictures[i - chosen[0]] for i in chosen]
     opaque = (1 << (8 * shown[0][0].itemsize)) - 1
     # In a GIF single frames may be opaque.
@@ -89,7 +93,9 @@ def _plan(path: Path, data: bytes) -> Plan:
     if data[8:12] == b"WEBP":
         return Plan(durations=[float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0])
     if data.startswith(PNG_SIGNATURE):
-        return _png_plan(data)
+        apng = read_apng(data)
+        durations = [picture.duration_ms for picture in apng.pictures]
+        return Plan(durations=durations, skipped=apng.skipped) if len(durations) > 1 else Plan(durations=[0.0])
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         check_size(path, width=image.width, height=image.height)
         durations = []
@@ -99,8 +105,14 @@ def _plan(path: Path, data: bytes) -> Plan:
         return Plan(durations=durations)
 
 
-def _pictures(path: Path, data: bytes, plan: Plan, *, first: int, last: int, frames: int) -> Iterator[tuple[Rgb, Levels | None]]:
+def _pictures(
+    path: Path, data: bytes, plan: Plan, *, first: int, last: int, frames: int, bits: Bits
+) -> Iterator[tuple[Rgb, Levels | None]]:
     """Stored pictures FIRST to LAST, composed as the format wants it."""
+    if is_16_bit_png(data):
+        for rgb, alpha in deep_frames(path, data, first=first, last=last):
+            yield change_bits(rgb, bits), None if alpha is None else change_bits(alpha, bits)
+        return
     begin = 0
     if data[8:12] == b"WEBP":
         begin, data = _cut_webp(data, first, last)
@@ -163,20 +175,3 @@ def _cut_webp(data: bytes, first: int, last: int) -> tuple[int, bytes]:
     chunks = [data[a:b] for name, a, b in _webp_chunks(data) if name in (b"VP8X", b"ANIM")]
     body = b"WEBP" + b"".join([*chunks, *(data[p.begin : p.end] for p in pictures[begin : last + 1])])
     return begin, b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def _png_plan(data: bytes) -> Plan:
-    """Delays of an APNG's frame controls; a still when it has no animation control. Stops at the end or where the file breaks off."""
-    durations: list[float] = []
-    animated, skipped, offset = False, 0, len(PNG_SIGNATURE)
-    while offset + 8 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, offset)
-        if name == b"acTL":
-            animated = True
-        elif name == b"IDAT" and animated and not durations:
-            skipped = 1
-        elif name == b"fcTL" and animated:
-            numerator, denominator = struct.unpack_from(">HH", data, offset + 8 + 20)
-            durations.append(1000 * numerator / (denominator or 100))
-        offset += 12 + size
-    return Plan(durations=durations, skipped=skipped) if len(durations) > 1 else Plan(durations=[0.0])

@@ -45,7 +45,7 @@ FORMATS: dict[str, Format] = {
     "png": Format(endings=("",), write=lambda clip, stem, _: write_png_sequence(clip, stem), bits=16, lossless=True),
     "zip": Format(endings=("_png.zip",), write=lambda clip, stem, _: write_png_zip(clip, ending(stem, "_png.zip")), bits=16, lossless=True),
     "webp": Format(endings=(".webp",), write=lambda clip, stem, o: write_webp(clip, ending(stem, ".webp"), quality=o.webp_quality)),
-    "apng": Format(endings=(".apng",), write=lambda clip, stem, _: write_apng(clip, ending(stem, ".apng")), lossless=True),
+    "apng": Format(endings=(".apng",), write=lambda clip, stem, _: write_apng(clip, ending(stem, ".apng")), bits=16, lossless=True),
     "prores": Format(
         endings=(".mov",),
         write=lambda clip, stem, o: write_prores(clip, ending(stem, ".mov"), alpha_mode=o.alpha_mode),

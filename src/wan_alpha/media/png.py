@@ -17,7 +17,7 @@ GREATEST_UINT16 = 65535
 
 def png_bytes(image: UInt8[np.ndarray, "H W 4"] | UInt16[np.ndarray, "H W 4"], *, text: Mapping[str, str] | None = None) -> bytes:
     """One picture as a file. text: key -> what it says of itself; that alpha is straight, as PNG has it, it says in any case."""
-    return b"".join([SIGNATURE, _header(image), _text(text or {}), _chunk(b"IDAT", _packed(image)), _chunk(b"IEND", b"")])
+    return b"".join([SIGNATURE, _header(image), _text(text or {}), chunk(b"IDAT", _packed(image)), chunk(b"IEND", b"")])
 
 
 def apng_bytes(clip: RgbaClip) -> bytes:
@@ -25,29 +25,29 @@ def apng_bytes(clip: RgbaClip) -> bytes:
     rate = Fraction(clip.fps).limit_denominator(1001)
     if rate.numerator > GREATEST_UINT16:
         rate = Fraction(round(clip.fps), 1)
-    frames = clip.with_bits(8).rgba()
+    frames = clip.rgba()
     size = struct.pack(">II", clip.width, clip.height)
-    chunks = [SIGNATURE, _header(frames[0]), _text({}), _chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
+    chunks = [SIGNATURE, _header(frames[0]), _text({}), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
     sequence = 0
     for index, frame in enumerate(frames):
         delay = struct.pack(">HHBB", rate.denominator, rate.numerator, 0, 0)
-        chunks.append(_chunk(b"fcTL", struct.pack(">I", sequence) + size + bytes(8) + delay))
+        chunks.append(chunk(b"fcTL", struct.pack(">I", sequence) + size + bytes(8) + delay))
         data = _packed(frame)
-        chunks.append(_chunk(b"IDAT", data) if index == 0 else _chunk(b"fdAT", struct.pack(">I", sequence + 1) + data))
+        chunks.append(chunk(b"IDAT", data) if index == 0 else chunk(b"fdAT", struct.pack(">I", sequence + 1) + data))
         sequence += 1 if index == 0 else 2
-    return b"".join([*chunks, _chunk(b"IEND", b"")])
+    return b"".join([*chunks, chunk(b"IEND", b"")])
 
 
 def _header(image: np.ndarray) -> bytes:
     height, width = image.shape[:2]
     rgba = 6
-    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * image.itemsize, rgba, 0, 0, 0))
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * image.itemsize, rgba, 0, 0, 0))
 
 
 def _text(text: Mapping[str, str]) -> bytes:
     """International text chunks, uncompressed."""
     entries = {ALPHA_TAG: "straight", **text}
-    return b"".join(_chunk(b"iTXt", key.encode("latin-1") + bytes(5) + value.encode()) for key, value in entries.items())
+    return b"".join(chunk(b"iTXt", key.encode("latin-1") + bytes(5) + value.encode()) for key, value in entries.items())
 
 
 def _packed(image: np.ndarray) -> bytes:
@@ -64,5 +64,6 @@ def _packed(image: np.ndarray) -> bytes:
     return zlib.compress(np.concatenate([best.astype(np.uint8)[:, None], chosen], axis=1).tobytes(), 1)
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG: its length, name, contents and checksum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -62,7 +62,10 @@ def open_video(path: Path) -> InputContainer:
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not container.streams.video:
         raise MediaError(path, got="no video stream", expected="a video")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise MediaError(path, got="a video of an unknown codec", expected="ProRes, VP9, FFV1, H.264, ...", do="export the clip again")
+    return stream
 
 
 @lru_cache(maxsize=1024)

@@ -53,7 +53,7 @@ def write_png_zip(clip: RgbaClip, path: Path) -> None:
 
 
 def write_apng(clip: RgbaClip, path: Path) -> None:
-    """Animated PNG, 8 bits, lossless, hidden colour included."""
+    """Animated PNG, 8 or 16 bits, lossless, hidden colour included."""
     with beside(path) as partial, media_errors(path, doing="write"):
         partial.write_bytes(apng_bytes(clip))
 
