@@ -56,9 +56,11 @@ class PrepareReport:
         found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         notes = [f"{clip.video}: {', '.join(clip.notes)}" for clip in self.clips if clip.notes]
         left_out = [f"skipped {name}: {why}" for name, why in self.skipped]
+        stills = [clip.video for clip in self.clips if clip.frames == 1]
         changed = sum(1 for clip in self.clips if clip.changes)
         return [
             f"{self.output_path}: {len(self.clips)} clips, {frames} frames, alpha exact; report: {self.output_path}/{REPORT}",
+            *([f"stills: {len(stills)} single pictures, such as {stills[0]}"] if stills else []),
             *([f"changed: {changed} clips, see {PROVENANCE}"] if changed else []),
             *([f"findings: {found}; wan-alpha doctor shows where"] if found else []),
             *notes,

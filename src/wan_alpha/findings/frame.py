@@ -86,8 +86,8 @@ def thumb(rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"], *, g
 
 
 def missing_frames(num_frames: int, *, wanted: int) -> Measure:
-    """How many frames a clip is short of a training window."""
-    return Measure(value=float(max(0, wanted - num_frames)), detail=f"{num_frames} frames")
+    """How many frames a clip is short of a training window. None are missing to a still, which training pans over or takes as it is."""
+    return Measure(value=float(max(0, wanted - num_frames)) if num_frames > 1 else 0.0, detail=f"{num_frames} frames")
 
 
 def rate_error(fps: float, *, wanted: float) -> Measure:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from wan_alpha.errors import MediaError
+from wan_alpha.media import exr
 from wan_alpha.media.apng import deep_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
@@ -90,6 +91,8 @@ def _shown(path: Path, plan: Plan) -> tuple[list[int], float | None]:
 
 
 def _plan(path: Path, data: bytes) -> Plan:
+    if path.suffix.lower() == exr.SUFFIX:
+        return Plan(durations=[0.0])
     if data[8:12] == b"WEBP":
         return Plan(durations=[float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0])
     if data.startswith(PNG_SIGNATURE):

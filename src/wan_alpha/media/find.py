@@ -2,6 +2,8 @@
 
 XXX.mp4 + XXX_seg | XXX_alpha | XXX_pha | XXX_matte | XXX_mask      XXX_rgb + XXX_alpha      XXX_fgr + XXX_pha
 rgb/XXX + alpha/XXX                fgr/XXX + pha/XXX                captions XXX.txt beside the clip
+
+A picture is a clip of one frame, in pairs too. A folder of nothing but pictures that are numbered alike (stills.is_sequence) is one clip.
 """
 
 import logging
@@ -12,12 +14,13 @@ from pathlib import Path
 from wan_alpha.errors import DatasetError
 from wan_alpha.media.animation import is_animation
 from wan_alpha.media.read import MEDIA_SUFFIXES
-from wan_alpha.media.stills import STILL_SUFFIXES, natural_key, still_files
+from wan_alpha.media.stills import STILL_SUFFIXES, is_opaque_still, is_sequence, natural_key, still_files
 
 log = logging.getLogger(__name__)
 
 COLOUR_SUFFIXES = ("_rgb", "_fgr", "")
 MATTE_SUFFIXES = ("_seg", "_alpha", "_pha", "_matte", "_mask")
+HALVES = ("_rgb", "_fgr", *MATTE_SUFFIXES)
 PAIR_FOLDERS = {"rgb": "alpha", "fgr": "pha"}
 # Containers that cannot hold alpha in any codec read here: alone they lack their matte.
 OPAQUE_SUFFIXES = (".mp4", ".m4v")
@@ -41,8 +44,9 @@ class FoundClip:
 
 
 def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
-    """All clips of a folder and its sub-folders in natural order; a file, or a folder of nothing but stills, is one clip.
+    """All clips of a folder and its sub-folders in natural order; a file, or a folder of nothing but numbered frames, is one clip.
 
+    A picture without alpha and without a partner is left out, with a warning; so is a clip's thumbnail, a picture of the same name.
     EXCLUDE is a folder to leave out (the output). DatasetError for a missing or empty folder and for two clips of one name.
     """
     if not source.exists():
@@ -54,7 +58,10 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
         seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
         got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
         raise DatasetError(
-            source, got=got, expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)}", do="point --source at the clips"
+            source,
+            got=got,
+            expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)} with alpha",
+            do="point --source at the clips",
         )
     _refuse_equal_names(clips)
     return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
@@ -64,23 +71,30 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
     folders = [path for path in entries if path.is_dir() and path.resolve() != exclude and not path.name.endswith(".partial")]
     clips: dict[str, Path] = {}
-    for path in entries:
-        if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.stem.endswith(PREVIEW_SUFFIX):
-            if path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is False:
-                log.warning("%s: a single image beside clips is left out; put the frames of a clip in a folder of their own", path)
-            else:
-                _add(clips, path.stem, path)
-    for path in [p for p in folders if _is_frame_folder(p)]:
+    files = [
+        path for path in entries if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.stem.endswith(PREVIEW_SUFFIX)
+    ]
+    for path in sorted(files, key=_is_still):
+        if _is_still(path) and path.stem in clips and not _is_still(clips[path.stem]):
+            log.warning("%s: a picture of the name of %s is left out as its thumbnail", path, clips[path.stem].name)
+        else:
+            _add(clips, path.stem, path)
+    by_name = {path.name.casefold(): path for path in folders}
+    pairs = [(path, by_name[PAIR_FOLDERS[name]]) for name, path in by_name.items() if PAIR_FOLDERS.get(name) in by_name]
+    for colours, mattes in pairs:
+        yield from _pair_folders(colours, mattes)
+    others = [path for path in folders if not any(path in pair for pair in pairs)]
+    frames = [path for path in others if _is_frame_folder(path)]
+    for path in frames:
         _add(clips, path.name, path)
     yield from _pair_up(clips)
-    nested = {path.name.casefold(): path for path in folders if not _is_frame_folder(path)}
-    for name, path in list(nested.items()):
-        partner = nested.get(PAIR_FOLDERS.get(name, ""))
-        if partner is not None:
-            yield from _pair_folders(path, partner)
-            del nested[name], nested[partner.name.casefold()]
-    for path in nested.values():
-        yield from _scan(path, exclude)
+    for path in others:
+        if path not in frames:
+            yield from _scan(path, exclude)
+
+
+def _is_still(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is not True
 
 
 def _add(clips: dict[str, Path], name: str, path: Path) -> None:
@@ -107,11 +121,20 @@ def _pair_up(clips: dict[str, Path]) -> Iterator[FoundClip]:
                 used |= {name, mattes[0]}
                 yield FoundClip(name=stem, rgb=clips[name], alpha=clips[mattes[0]], caption=_caption(clips[name], stem))
     for name, path in clips.items():
-        if name not in used:
+        if name in used:
+            continue
+        if is_opaque_still(path) and not name.endswith(HALVES):
+            log.warning("%s: a picture without alpha is left out; add %s_alpha%s, or give it an alpha channel", path, name, path.suffix)
+        else:
             yield _alone(name, path)
 
 
 def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
+    """Clips of equal names in two folders; two folders of numbered frames are one clip, named after the folder that holds them."""
+    if _is_frame_folder(colours) and _is_frame_folder(mattes):
+        home = colours.resolve().parent
+        yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
+        return
     by_name = {path.stem if path.is_file() else path.name: path for path in mattes.iterdir() if not path.name.startswith(".")}
     for path in sorted(colours.iterdir(), key=natural_key):
         if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES):
@@ -129,9 +152,10 @@ def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
 
 def _alone(name: str, path: Path) -> FoundClip:
     """A clip without a partner file."""
-    stem = next((name.removesuffix(s) for s in ("_rgb", "_fgr", *MATTE_SUFFIXES) if name.endswith(s)), name)
-    if path.is_file() and path.suffix.lower() in OPAQUE_SUFFIXES:
-        wanted = f"{stem}_rgb.mp4 (its colour)" if name.endswith(MATTE_SUFFIXES) else f"{stem}_alpha.mp4 or {stem}_seg.mp4 (its matte)"
+    if path.is_file() and (path.suffix.lower() in OPAQUE_SUFFIXES or is_opaque_still(path)):
+        stem, ending = next(((name.removesuffix(s), s) for s in HALVES if name.endswith(s)), (name, ""))
+        form = path.suffix
+        wanted = f"{stem}_rgb{form} (its colour)" if ending in MATTE_SUFFIXES else f"{stem}_alpha{form} or {stem}_seg{form} (its matte)"
         problem = DatasetError(
             path,
             got="half a pair",
@@ -149,11 +173,11 @@ def _caption(path: Path, stem: str) -> Path | None:
 
 
 def _is_frame_folder(folder: Path) -> bool:
-    """Nothing but stills (and text), at least one."""
+    """Nothing but the numbered frames of one clip (and text)."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     media = [path for path in files if path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES]
     stills = still_files(folder)
-    return bool(stills) and len(stills) == len(media) and not any(is_animation(path) for path in stills)
+    return len(stills) == len(media) and is_sequence(stills) and not any(is_animation(path) for path in stills)
 
 
 def _refuse_equal_names(clips: list[FoundClip]) -> None:

@@ -45,6 +45,33 @@ def still_files(folder: Path) -> list[Path]:
     return sorted(files, key=natural_key)
 
 
+def is_sequence(stills: list[Path]) -> bool:
+    """Whether pictures of one folder are the frames of one clip: numbered alike, so that one number tells them apart, and none with a
+    caption of its own. A picture alone is a frame when its name is a number.
+
+    >>> is_sequence([Path("walk_1.png"), Path("walk_2.png")]), is_sequence([Path("cat.png"), Path("dog.png")])
+    (True, False)
+    """
+    if not stills or any(path.with_suffix(ending).is_file() for path in stills for ending in (".txt", ".json")):
+        return False
+    if len(stills) == 1:
+        return stills[0].stem.isdecimal()
+    words = {re.sub(r"\d+", "0", path.stem) for path in stills}
+    numbers = zip(*(re.findall(r"\d+", path.stem) for path in stills))
+    return len(words) == 1 and sum(len(set(column)) > 1 for column in numbers) == 1
+
+
+def is_opaque_still(path: Path) -> bool:
+    """Whether a file is one picture without alpha, from its header. False where it cannot be read (reading it says why)."""
+    if path.suffix.lower() not in STILL_SUFFIXES or path.suffix.lower() == exr.SUFFIX:
+        return False
+    try:
+        with image_errors(path), Image.open(path, formats=("PNG", "WEBP")) as image:
+            return not image.has_transparency_data and not getattr(image, "is_animated", False)
+    except MediaError:
+        return False
+
+
 def still_series(path: Path) -> list[Still]:
     """The stills of a folder or a zip in natural order."""
     if path.is_dir():

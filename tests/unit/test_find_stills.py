@@ -1,0 +1,140 @@
+"""Pictures in a source folder: clips of one frame beside others, halves of pairs, or the frames of one clip."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wan_alpha.config import PrepareConfig
+from wan_alpha.errors import DatasetError
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import find_clips
+from wan_alpha.media.read import read_pair
+from wan_alpha.media.write import write_webp
+from wan_alpha.prepare import prepare
+
+
+def picture(path: Path, mode: str = "RGBA", *, seed: int = 0) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.random.default_rng(seed).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    image = Image.fromarray(levels) if mode == "RGBA" else Image.fromarray(levels).convert(mode)
+    image.save(path, lossless=True)
+    return np.asarray(image)
+
+
+def clip(path: Path, frames: int = 3) -> None:
+    levels = np.random.default_rng(frames).integers(0, 256, (frames, 16, 16, 4), dtype=np.uint8)
+    write_webp(RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0), path)
+
+
+def names(folder: Path) -> list[str]:
+    return [found.name for found in find_clips(folder)]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A clip, three stills, a pair of stills, frames in a folder of their own."""
+    folder = tmp_path / "in"
+    clip(folder / "moving.webp")
+    picture(folder / "leaf.png")
+    (folder / "leaf.txt").write_text("A green leaf.")
+    picture(folder / "still_7.webp", seed=1)
+    picture(folder / "glass_rgb.png", "RGB", seed=2)
+    picture(folder / "glass_alpha.png", "L", seed=3)
+    for index in range(4):
+        picture(folder / "walk" / f"walk_{index:03d}.png", seed=4 + index)
+    return folder
+
+
+def test_stills_beside_clips(tmp_path, mixed):
+    report = prepare(PrepareConfig(source=mixed, output_path=tmp_path / "out"))
+    assert {c.video: c.frames for c in report.clips} == {"glass": 1, "leaf": 1, "moving": 3, "still_7": 1, "walk": 4}
+    assert next(c.prompt for c in report.clips if c.video == "leaf") == "A green leaf."
+    assert "stills: 3 single pictures, such as glass" in report.summary()
+    assert not any(found.name == "short clip" for d in report.diagnoses if d.frames == 1 for found in d.findings)
+    for name, alpha in (("leaf", picture(tmp_path / "x.png")[..., 3]), ("glass", picture(tmp_path / "y.png", "L", seed=3))):
+        assert np.array_equal(read_pair(*(tmp_path / "out" / f"{name}_{half}.mp4" for half in ("rgb", "alpha"))).alpha[0], alpha)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["f_001.png", "f_002.png", "f_010.png"], ["in"]),
+        (["shot2_1.webp", "shot2_2.webp"], ["in"]),
+        (["00000.png"], ["in"]),
+        (["cat.png"], ["cat"]),
+        (["cat1.png"], ["cat1"]),
+        (["cat.png", "dog.png"], ["cat", "dog"]),
+        (["cat_1.png", "dog_1.png", "dog_2.png"], ["cat_1", "dog_1", "dog_2"]),
+        (["IMG_2024_11.png", "IMG_2025_12.png"], ["IMG_2024_11", "IMG_2025_12"]),
+        (["f_1.png", "f_2.png", "f_2.txt"], ["f_1", "f_2"]),
+    ],
+)
+def test_pictures_or_frames(tmp_path, files, expected):
+    """Numbered alike, and nothing else: one clip. Other names, two numbers that change, or a caption of its own: pictures."""
+    for index, name in enumerate(files):
+        if name.endswith(".txt"):
+            (tmp_path / "in" / name).write_text("A cat.")
+        else:
+            picture(tmp_path / "in" / name, seed=index)
+    assert names(tmp_path / "in") == expected
+
+
+def test_a_sub_folder_of_pictures_is_looked_into(tmp_path):
+    for name in ("fish/salmon.png", "fish/trout.png", "birds/1.png", "birds/2.png"):
+        picture(tmp_path / name)
+    assert names(tmp_path) == ["birds", "salmon", "trout"]
+
+
+def test_colour_and_matte_folders_of_pictures_and_of_frames(tmp_path):
+    for half, mode in (("fgr", "RGB"), ("pha", "L")):
+        for name in ("cat", "dog"):
+            picture(tmp_path / "stills" / half / f"{name}.png", mode)
+        for index in range(3):
+            picture(tmp_path / "spin" / half / f"{index:04d}.png", mode)
+    found = {one.name: one for one in find_clips(tmp_path)}
+    assert sorted(found) == ["cat", "dog", "spin"]
+    assert all(one.problem is None and one.rgb and one.alpha for one in found.values())
+    assert read_pair(found["spin"].rgb, found["spin"].alpha).num_frames == 3
+
+
+def test_opaque_pictures_and_thumbnails_are_left_out_and_named(tmp_path, caplog):
+    clip(tmp_path / "a.webp")
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "contact_sheet.png", "RGB")
+    with caplog.at_level(logging.WARNING):
+        assert names(tmp_path) == ["a"]
+    assert "a.png: a picture of the name of a.webp is left out as its thumbnail" in caplog.text
+    assert "contact_sheet.png: a picture without alpha is left out; add contact_sheet_alpha.png" in caplog.text
+
+
+def test_half_a_pair_of_stills_is_an_error_of_that_pair(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "b_alpha.png", "L")
+    with pytest.raises(DatasetError, match=r"b_alpha\.png: got half a pair, expected b_rgb\.png"):
+        prepare(PrepareConfig(source=tmp_path / "in", output_path=tmp_path / "out"))
+    report = prepare(PrepareConfig(source=tmp_path / "in", output_path=tmp_path / "out", on_bad_sample="skip"))
+    assert [c.video for c in report.clips] == ["a"]
+    assert report.skipped[0][0] == "b_alpha"
+
+
+def test_a_folder_of_opaque_pictures_alone(tmp_path):
+    picture(tmp_path / "cat.png", "RGB")
+    with pytest.raises(DatasetError, match=r"files of \.png only, expected .*with alpha"):
+        find_clips(tmp_path)
+
+
+def test_an_exr_still_beside_a_clip(tmp_path):
+    pytest.importorskip("OpenEXR")
+    from wan_alpha.media.exr import write_exr_sequence
+    from wan_alpha.media.read import count_frames, read_rgba
+
+    levels = np.full((1, 8, 8), 255, np.uint8)
+    write_exr_sequence(RgbaClip(rgb=np.zeros((1, 8, 8, 3), np.uint8), alpha=levels, fps=16.0), tmp_path / "exr", transfer="linear")
+    (tmp_path / "exr" / "00000.exr").rename(tmp_path / "light.exr")
+    (tmp_path / "exr").rmdir()
+    clip(tmp_path / "a.webp")
+    assert names(tmp_path) == ["a", "light"]
+    assert (count_frames(tmp_path / "light.exr"), read_rgba(tmp_path / "light.exr").alpha.min()) == (1, 255)
