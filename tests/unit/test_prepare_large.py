@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_where_it_was(source, undisturbed, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
