@@ -66,15 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WanAlphaError as error:
         if "--debug" in tokens:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        console.say(f"error: {error}")
         return USAGE_EXIT
     except OSError as error:
         if "--debug" in tokens:
             traceback.print_exc()
-        print(f"error: {error}; check the path, its permissions and the free space", file=sys.stderr)
+        console.say(f"error: {error}; check the path, its permissions and the free space")
         return USAGE_EXIT
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        console.say("interrupted")
         return INTERRUPT_EXIT
     return _print(lines) or exit_code
 
@@ -281,6 +281,6 @@ def _print(lines: list[str]) -> int:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
+        console.mute(sys.stdout)
         return BROKEN_PIPE_EXIT
     return 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from wan_alpha.progress import Advance, install_display
 
@@ -39,9 +40,6 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(label: str, total: int, done: int) -> Iterator[Advance]:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, width=160)
     started = last = time.monotonic()
     count = done
 
@@ -51,13 +49,26 @@ def _lines(label: str, total: int, done: int) -> Iterator[Advance]:
         if now - last >= LINE_EVERY_SECONDS or count == total:
             last = now
             left = (now - started) / max(1, count - done) * (total - count)
-            console.print(f"{label} {count}/{total}, {left / 60:.1f} min left  {_text(values)}")
+            say(f"{label} {count}/{total}, {left / 60:.1f} min left  {_text(values)}")
 
     yield advance
 
 
 def _text(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def say(text: str) -> None:
+    """A line on stderr. Work does not end because nobody reads it any more."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        mute(sys.stderr)
+
+
+def mute(stream: TextIO) -> None:
+    """Send what is still to be written nowhere: the reader has left, and the interpreter's last flush would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show_picture(path: Path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from wan_alpha.data.clips import Augment, ClipDataset, back_and_forth, collate, fit, resize, to_tensors, usable_entries
 from wan_alpha.data.manifest import ClipEntry
@@ -49,6 +50,20 @@ def test_short_clips_play_back_and_forth(entries):
     assert back_and_forth(1, num_frames=4) == [0, 0, 0, 0]
     assert back_and_forth(2, num_frames=5) == [0, 1, 0, 1, 0]
     assert back_and_forth(6, num_frames=5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_give_the_very_same_clips(entries, start):
+    """Through torch's own DataLoader, two processes: every pixel, name and window as in this process, in their order."""
+    dataset = ClipDataset(entries, size=SIZE, seed=3, augment=Augment(), repeat=2)
+    alone = list(DataLoader(dataset, batch_size=2, collate_fn=collate))
+    shared = list(DataLoader(dataset, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context=start))
+    assert len(alone) == len(shared) == 3
+    for a, b in zip(alone, shared, strict=True):
+        assert torch.equal(a.rgb, b.rgb)
+        assert torch.equal(a.alpha, b.alpha)
+        assert (a.names, a.prompts, a.original_frames) == (b.names, b.prompts, b.original_frames)
 
 
 def test_a_draw_depends_on_seed_and_index_alone(entries):

@@ -17,7 +17,7 @@ from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import bleed, fill_hidden
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.read import read_pair, read_rgba
-from wan_alpha.media.write import write_png_sequence
+from wan_alpha.media.write import write_png_sequence, write_preview_mp4
 from wan_alpha.sheet import preview
 
 PATCHES = np.array(
@@ -202,18 +202,22 @@ def test_pictures_on_terminals():
 # Full disks
 
 
-@pytest.mark.parametrize("name", ["png", "zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "exr"])
+@pytest.mark.parametrize("name", ["png", "zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "exr", "preview"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
     """No file may grow beyond 2 KB: what the disk refuses, at the first write or at the last, is an error."""
     if name == "exr":
         pytest.importorskip("OpenEXR")
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 4), dtype=np.uint8)
     clip = RgbaClip(rgb=noise[..., :3], alpha=noise[..., 3], fps=16.0)
+    stem = tmp_path / "new" / "a"
+    write = {"preview": lambda: write_preview_mp4(clip.rgb, ending(stem, "_preview.mp4"), fps=16.0)}.get(
+        name, lambda: write_format(clip, stem, name=name, options=WriteOptions())
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
     try:
         with pytest.raises(MediaError, match="a") as error:
-            write_format(clip, tmp_path / "new" / "a", name=name, options=WriteOptions())
+            write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)

@@ -264,6 +264,22 @@ def test_premultiplication_at_16_bits_is_undone():
     assert np.array_equal(change_bits(back, 8)[straight.alpha > 0], straight.rgb[straight.alpha > 0])
 
 
+def test_a_pair_is_divided_at_the_bits_of_its_files(tmp_path):
+    """12-bit colour times alpha, as FFV1, and an 8-bit matte: within a level of 255, where 8 bits would be 7 off."""
+    alpha = np.arange(256, dtype=np.uint8).repeat(2).reshape(16, 32)
+    straight = np.array([200, 120, 40])
+    premul = np.rint(straight / 255 * (alpha[..., None] / 255) * 4095).astype(np.uint16)
+    coloured = colour.planar_frame([premul[..., c] for c in (1, 2, 0)], "gbrp12le", width=32, height=16)
+    encode(tmp_path / "a.mkv", [coloured], codec="ffv1", options={"level": "3"})
+    encode(tmp_path / "a_alpha.mkv", [grey_frame(alpha)], codec="ffv1", options={"level": "3"})
+    for mode in ("premultiplied", "detect"):
+        clip = read_pair(tmp_path / "a.mkv", tmp_path / "a_alpha.mkv", alpha_mode=mode)
+        assert clip.bits == 8
+        assert np.abs(clip.rgb[0].astype(int) - straight)[alpha >= 16].max() <= 1
+    shallow = unpremultiplied(np.rint(premul / 4095 * 255).astype(np.uint8)[None], alpha[None])
+    assert np.abs(shallow[0].astype(int) - straight)[alpha >= 16].max() >= 7
+
+
 def test_window_of_times_counts_from_its_own_start():
     from wan_alpha.media.video import window_times
 

@@ -13,6 +13,8 @@ from wan_alpha.media.timeline import timeline
 
 log = logging.getLogger(__name__)
 
+DIVIDED = ("premultiplied", "detect")
+"""Conventions under which colour may be divided by alpha: that is done at all the bits that a file has, then rounded."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
 
@@ -32,7 +34,7 @@ def read_rgba(
     8. alpha_mode: alpha_mode.as_straight. A file without alpha, a damaged one, or one that is too short for the window raises
     MediaError.
     """
-    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode == "premultiplied" else bits)
+    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode in DIVIDED else bits)
     if decoded.alpha is None:
         raise MediaError(
             path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
@@ -57,9 +59,10 @@ def read_pair(
 
     Limited-range mattes are stretched to full range (untagged ones: see colour.matte_is_full_range).
     """
-    alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=bits)
-    depth: Bits = 8 if alpha.dtype == np.uint8 else 16
-    decoded = _decode(rgb_path, start=start, count=count, bits=depth)
+    divided = alpha_mode in DIVIDED or (alpha_mode == "file" and _kind(rgb_path) == "video" and video.states_premultiplied(rgb_path))
+    alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=16 if divided else bits)
+    depth: Bits = 16 if alpha.dtype == np.uint16 and bits == 16 else 8
+    decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth)
     if len(decoded.rgb) != len(alpha):
         raise MediaError(
             alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length"
@@ -71,8 +74,10 @@ def read_pair(
     if decoded.fps and matte_fps and abs(decoded.fps - matte_fps) > 0.01:
         log.warning("%s: %.3f frames per second, its matte has %.3f; the colour's rate is kept", rgb_path, decoded.fps, matte_fps)
     fps = decoded.fps or matte_fps or fps_if_unknown
-    clip = RgbaClip(rgb=change_bits(decoded.rgb, depth), alpha=alpha, fps=fps, times=decoded.times)
-    return as_straight(clip, rgb_path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
+    working: Bits = 16 if np.uint16 in (decoded.rgb.dtype, alpha.dtype) else 8
+    colour, matte = change_bits(decoded.rgb, working), change_bits(alpha, working)
+    clip = RgbaClip(rgb=colour, alpha=matte, fps=fps, times=decoded.times)
+    return as_straight(clip, rgb_path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied).with_bits(depth)
 
 
 def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:

@@ -28,7 +28,7 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
     """Frames [start, start + count) of a video with its own alpha channel, if it has one; at 16 bits where that has more than 8."""
     rgb, alpha = [], []
     line = timeline(path)
-    stated = _stated_mode(path) == "premultiplied"
+    stated = states_premultiplied(path)
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
             # Premultiplied colour keeps its depth until it has been divided by alpha.
@@ -69,9 +69,10 @@ def _matte_range(path: Path, line: Timeline) -> bool:
     return full_range
 
 
-def _stated_mode(path: Path) -> str | None:
+def states_premultiplied(path: Path) -> bool:
+    """Whether the file's own metadata call its colour premultiplied."""
     with media_errors(path), open_video(path) as container:
-        return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG)
+        return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG) == "premultiplied"
 
 
 def _upright(path: Path, frame: av.VideoFrame, pixels: np.ndarray) -> np.ndarray:
