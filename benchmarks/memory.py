@@ -13,15 +13,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from timing import forget_highest_resident, highest_resident_bytes, resident_bytes
 from torch import Tensor, nn
 
 from wan_alpha.config import TrainDitConfig, TrainVaeConfig
-from wan_alpha.models.dora import inject_adapter
 from wan_alpha.models.perceptual import VGG16Features
 from wan_alpha.models.rgba_vae import build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings
@@ -82,10 +81,8 @@ def vae_case(config: TrainVaeConfig, *, wide: bool) -> Case:
 
 def dit_case(config: TrainDitConfig, *, wide: bool) -> Case:
     if wide:
-        transformer = WanTransformer3DModel(num_attention_heads=6, ffn_dim=3072, num_layers=8, text_dim=512).requires_grad_(False)
-        inject_adapter(transformer, rank=config.dora_rank)
-        if config.gradient_checkpointing:
-            transformer.enable_gradient_checkpointing()
+        wide_base = WanTransformer3DModel(num_attention_heads=6, ffn_dim=3072, num_layers=8, text_dim=512).requires_grad_(False)
+        transformer = dit.put_adapter(config, wide_base)
     else:
         transformer = dit.build_transformer(config, device=CPU)
     sizes = transformer.config
@@ -109,23 +106,18 @@ def build(kind: str, settings: dict[str, Any]) -> Case:
     return dit_case(replace(recipe.train_dit, **{"precision": "float32", **settings}), wide=kind == "wide_dit")
 
 
-def status(name: str) -> int:
-    """Bytes that /proc/self/status says."""
-    return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-
-
 def measure(name: str) -> None:
     """Two steps of one case in this process, then its forecast; prints bytes as JSON."""
     nn.Conv3d(4, 4, 3)(torch.rand(1, 4, 8, 8, 8)).mean().backward()  # what torch loads once is not the training's
-    Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts here
-    before = status("VmRSS")
+    forget_highest_resident()
+    before = resident_bytes()
     case = build(*CASES[name])
     optimiser = make_optimiser(case.config, trainables=case.trainables, rate_factor=lambda _: 1.0)
     for _ in range(2):
         case.loss().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    real, expected = status("VmHWM") - before, case.forecast()
+    real, expected = highest_resident_bytes() - before, case.forecast()
     print(json.dumps({"real": real, "forecast": expected.total, "text": expected.text}))
 
 

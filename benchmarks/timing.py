@@ -1,8 +1,9 @@
-"""Time ways of doing one thing side by side: alternating runs in one process, medians, as many as fit the time given."""
+"""Time ways of doing one thing side by side: alternating runs in one process, medians, as many as fit the time given; memory beside."""
 
-import resource
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -10,10 +11,18 @@ import torch
 MAX_ROUNDS = 25
 
 
-def alternate(ways: Mapping[str, Callable[[], object]], *, seconds: float, device: torch.device) -> dict[str, float]:
-    """Median seconds of each way: all in turn, every other round backwards, until the next round would not fit `seconds`.
+@dataclass(frozen=True, kw_only=True)
+class Medians:
+    """Median seconds of each way, and over how many rounds."""
 
-    The first round warms up, and counts only if no other fits.
+    seconds: dict[str, float]
+    rounds: int
+
+
+def alternate(ways: Mapping[str, Callable[[], object]], *, seconds: float, device: torch.device, warm_up: int = 1) -> Medians:
+    """All ways in turn, every other round backwards, until the next round would not fit `seconds`.
+
+    The first `warm_up` rounds count only if no other fits.
     """
     start = time.perf_counter()
     rounds: list[dict[str, float]] = []
@@ -22,12 +31,12 @@ def alternate(ways: Mapping[str, Callable[[], object]], *, seconds: float, devic
         rounds.append({name: _seconds(ways[name], device) for name in names})
         if time.perf_counter() - start + sum(rounds[-1].values()) > seconds:
             break
-    counted = rounds[1:] or rounds
+    counted = rounds[warm_up:] or rounds
     print(f"{len(counted)} alternating rounds on {torch.get_num_threads()} threads, {device}")
     found = {name: [measured[name] for measured in counted] for name in ways}
     for name, seen in found.items():
         print(f"  {name:28s} median {median(seen):8.3f} s   fastest {min(seen):8.3f} s   slowest {max(seen):8.3f} s")
-    return {name: median(seen) for name, seen in found.items()}
+    return Medians(seconds={name: median(seen) for name, seen in found.items()}, rounds=len(counted))
 
 
 def peak_gib(way: Callable[[], object], *, device: torch.device) -> float | None:
@@ -58,9 +67,24 @@ def saved_bytes(forward: Callable[[], object]) -> int:
     return sum(storages.values())
 
 
-def resident_gib() -> float:
-    """Highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def resident_bytes() -> int:
+    """Resident memory of this process (Linux)."""
+    return _status("VmRSS")
+
+
+def highest_resident_bytes() -> int:
+    """Highest resident memory of this process since it began or was told to forget it."""
+    return _status("VmHWM")
+
+
+def forget_highest_resident() -> None:
+    """From here on the highest resident memory counts anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    """Bytes that /proc/self/status says."""
+    return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
 
 
 def _seconds(way: Callable[[], object], device: torch.device) -> float:

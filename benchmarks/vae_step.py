@@ -136,7 +136,7 @@ def main() -> None:
     losses = {name: lambda way=way: loss_of(way, small) for name, way in ways.items()}
     difference = check_agreement(losses, parameters, tolerance=1e-3 if arithmetic == torch.float32 else 0.1)
     steps = {name: lambda way=way: step(way) for name, way in ways.items()}
-    medians = alternate(steps, seconds=args.seconds, device=device)
+    medians = alternate(steps, seconds=args.seconds, device=device).seconds
     peaks = {f"{name}_peak_gib": peak_gib(run, device=device) for name, run in steps.items()}
     size = {"pixels": pixels, "frames": args.frames, "batch_size": clips, "base_dim": base_dim, "rank": args.rank, "device": str(device)}
     seconds = {f"{name}_seconds": round(value, 4) for name, value in medians.items()}

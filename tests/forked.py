@@ -42,8 +42,39 @@ def state_at(step: int) -> TrainState:
     return TrainState(trainables={"weight": weight}, optimiser=optimiser, best=float(step))
 
 
-def train_as(rank: int, count: int, port: int, output_path, settings: dict, result) -> None:
-    """One of `count` processes of a toy training, as accelerate's launcher would start it; sends (weight, files written)."""
+def train_toy(rank: int, output_path, settings: dict) -> tuple[list[float], list[int]]:
+    """One process of a toy training: (weight, epochs that it saved)."""
+    stop_at = settings.pop("stop_at", None)  # (rank, position)
+    saved = []
+
+    def at(position):
+        if stop_at == (rank, position):
+            os.kill(os.getpid(), 15)
+
+    weight = run(toy_config(output_path, **settings), at=at, save=lambda epoch: saved.append(epoch) or [])
+    return weight.tolist(), saved
+
+
+def train_together(count: int, output_path, **settings) -> list[tuple[list[float], list[int]]]:
+    """(weight, epochs saved) of each of `count` processes that train one toy together."""
+    return together(count, train_toy, output_path, settings)
+
+
+def together(count: int, target, *args) -> list:
+    """What target(rank, *args) returns in each of `count` processes, which accelerate finds as its launcher would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [_context.Pipe(duplex=False) for _ in range(count)]
+    processes = [forked(_take_part, rank, count, port, pipes[rank][1], target, args) for rank in range(count)]
+    results = [receiver.recv() if receiver.poll(120) else None for receiver, _ in pipes]
+    for process in processes:
+        process.join(10)
+        process.kill()
+    return results
+
+
+def _take_part(rank: int, count: int, port: int, result, target, args: tuple) -> None:
     torch.set_num_threads(1)
     AcceleratorState._reset_state(reset_partial_state=True)  # the parent's: one process
     place = {
@@ -55,26 +86,4 @@ def train_as(rank: int, count: int, port: int, output_path, settings: dict, resu
         "MASTER_PORT": port,
     }
     os.environ.update({name: str(value) for name, value in place.items()}, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true")
-    stop_at = settings.pop("stop_at", None)  # (rank, position)
-    saved = []
-
-    def at(position):
-        if stop_at == (rank, position):
-            os.kill(os.getpid(), 15)
-
-    weight = run(toy_config(output_path, **settings), at=at, save=lambda epoch: saved.append(epoch) or [])
-    result.send((weight.tolist(), saved))
-
-
-def train_together(count: int, output_path, **settings) -> list[tuple[list[float], list[int]]]:
-    """(weight, epochs saved) of each of `count` processes that train one toy together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [_context.Pipe(duplex=False) for _ in range(count)]
-    processes = [forked(train_as, rank, count, port, output_path, settings, pipes[rank][1]) for rank in range(count)]
-    results = [receiver.recv() if receiver.poll(40) else None for receiver, _ in pipes]
-    for process in processes:
-        process.join(10)
-        process.kill()
-    return results
+    result.send(target(rank, *args))

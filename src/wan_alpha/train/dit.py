@@ -21,6 +21,7 @@ from torch.autograd.graph import save_on_cpu
 from wan_alpha.checkpoints.adapter import write_adapter
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder
+from wan_alpha.data.shares import this_share
 from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import loaded_weights
 from wan_alpha.errors import UsageError
@@ -83,6 +84,7 @@ def train(config: TrainDitConfig) -> list[Path]:
         num_clips=len(order),
         data_fingerprint=data.training.fingerprint,
         device=device,
+        base=transformer,
     )
     if config.base_quantization == "nf4":  # bitsandbytes' products run outside torch's dispatcher: there is no step to imagine
         log.info("no memory forecast for an nf4 base")
@@ -105,6 +107,11 @@ def build_transformer(config: TrainDitConfig, *, device: torch.device) -> WanTra
             do="add --gradient_checkpointing",
         )
     transformer = load_transformer(resolve_base(config), dtype=frozen_dtype(config.precision, device=device), device=device)
+    return put_adapter(config, transformer)
+
+
+def put_adapter(config: TrainDitConfig, transformer: WanTransformer3DModel) -> WanTransformer3DModel:
+    """Quantise the frozen base as configured and put a new adapter on it, in place."""
     quantise(transformer, to=config.base_quantization)
     inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
     if config.gradient_checkpointing:
@@ -161,7 +168,8 @@ def validation(
         values = validate_dit(held_out, loss=loss, encode=data.encode_held_out, device=device) if held_out is not None else {}
         if data.rgba_vae is not None:
             clips = [sample_clip(transformer, data.rgba_vae, caption, config=config, device=device) for caption in previewed]
-            values |= write_samples(preview_path(config.output_path, step), clips, previewed)
+            if this_share().rank == 0:
+                values |= write_samples(preview_path(config.output_path, step), clips, previewed)
         return values
 
     return validate

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from diffusers import WanTransformer3DModel
 from torch import nn
 
 from wan_alpha.config import TrainConfig
@@ -24,6 +25,7 @@ from wan_alpha.train.ema import Ema
 from wan_alpha.train.optimisers import make_optimiser
 from wan_alpha.train.randomness import random_states, restore_random_states
 from wan_alpha.train.schedule import learning_rate_at, samples_per_step, steps_per_epoch, total_steps
+from wan_alpha.train.sharding import share_out
 from wan_alpha.train.state import TrainState, load_state, recover_states, require_no_states, save_state, state_to_resume
 from wan_alpha.train.step import Loss, optimiser_step
 from wan_alpha.train.stopping import resume_command, stop_requested
@@ -59,7 +61,8 @@ class Stage:
     save: Callable[[int], list[Path]]
     """Writes the stage's own files for an epoch (from 0) and returns them."""
     validate: Callable[[int], dict[str, float]] | None = None
-    """Given the finished step: named numbers on fixed samples; previews are written here too. `total`, where there is one, ranks."""
+    """Given the finished step: named numbers on fixed samples; previews are written here too, by the first process. `total`, where
+    there is one, ranks."""
     save_best: Callable[[], list[Path]] | None = None
     """Writes the stage's own files under their name for the best; called when `total` of `validate` is the lowest so far."""
     num_clips: int
@@ -67,6 +70,8 @@ class Stage:
     data_fingerprint: str
     """Equal when every position gives the same sample: a resumed run must have the same."""
     device: torch.device
+    base: WanTransformer3DModel | None = None
+    """The large frozen network, which FSDP2 may share out among the processes."""
     rate_factor: Callable[[str], float] = field(default=lambda name: 1.0)
     """Learning rate of a parameter, by name, as a multiple of the configured one."""
 
@@ -107,6 +112,7 @@ class _Run:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
             **tracker_settings(config),
         )
+        self.shared_out = share_out(stage.base, accelerator=self.accelerator)
         processes = self.accelerator.num_processes
         self.epoch_length = steps_per_epoch(config, num_clips=stage.num_clips, processes=processes)
         self.total = total_steps(config, num_clips=stage.num_clips, processes=processes)
@@ -187,11 +193,17 @@ class _Run:
         return stopping
 
     def validate(self, finished: int) -> None:
-        """Log the stage's validation of the published weights, and keep its files when they are the best so far."""
-        if not self.accelerator.is_main_process or self.stage.validate is None:
+        """Log the stage's validation of the published weights, and keep its files when they are the best so far.
+
+        Processes that share the base out run it together, others wait for the first one.
+        """
+        main = self.accelerator.is_main_process
+        if self.stage.validate is None or not (main or self.shared_out):
             return
         with self.state.published():
             values = self.stage.validate(finished)
+            if not main:
+                return
             self.tracker.log({f"validation/{name}": value for name, value in values.items()}, step=finished)
             if values.get("total", math.inf) < self.state.best:
                 self.state.best = values["total"]
