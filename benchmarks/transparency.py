@@ -1,9 +1,13 @@
-"""Does Stage 2 teach transparency? Sixteen fixed prompts, the same seeds and decoders, with the adapter and without.
+"""Does Stage 2 teach transparency? Sixteen fixed prompts, the same seeds and decoders, with one adapter or several and without.
 
     python benchmarks/transparency.py --adapter FILE --stage1 FILE [--sheet docs/images/generated.png]
+    python benchmarks/transparency.py --adapter V2 V1 --stage1 FILE --sheet both.png
 
+Each adapter's noise shift is the one in its own metadata, so that one trained with --noise_shift 0.05 (v2) meets one trained with 0 (v1).
 A clip counts as clean when its mean alpha in the outer four pixels is below 0.05, and as a subject when its coverage (mean alpha)
-lies between 0.02 and 0.7 and its highest alpha is above 0.9. The last line is JSON: how many of 16 pass, with and without.
+lies between 0.02 and 0.7 and its highest alpha is above 0.9. Holes: of the pixels that a subject (alpha above 0.5) covers or encloses, the
+share that it encloses; a ring has one by right, so they count in comparison only. The sheet has, for each prompt, a row for the base alone,
+then one for each adapter. The last line is JSON: how many of 16 pass, and means, by adapter and for the base alone.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +25,7 @@ from wan_alpha.config import GenerateConfig
 from wan_alpha.data.synthetic import evaluation_scenes, transparent_caption
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.write import write_png
+from wan_alpha.metrics.regions import largest_region
 from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.preview import contact_sheet
 from wan_alpha.rgba import to_uint8
@@ -38,8 +44,17 @@ def generate_all(config: GenerateConfig, prompts: list[str]) -> tuple[list[tuple
         chosen = prompts[first : first + 8]
         found = pipeline(chosen, seeds=list(range(first, first + len(chosen))), size=size, settings=settings, gaussian=gaussian)
         clips += list(zip(found.rgb, found.alpha, strict=True))
-        statistics += [transparency_statistics(alpha[None]) for alpha in found.alpha]
+        statistics += [{**transparency_statistics(alpha[None]), "holes": holes(alpha)} for alpha in found.alpha]
     return clips, statistics
+
+
+def holes(alpha: Tensor) -> float:
+    """Of the pixels (1, T, H, W) that a subject covers or encloses, the share that it encloses, over all frames."""
+    subject = alpha[0].numpy() > 0.5
+    open_ = np.pad(~subject, ((0, 0), (1, 1), (1, 1)), constant_values=True)  # a rim joins what reaches the border
+    outside = largest_region(open_)[:, 1:-1, 1:-1]
+    filled = int((~outside).sum())
+    return float((~outside & ~subject).sum()) / filled if filled else 0.0
 
 
 def passes(statistics: list[dict[str, float]]) -> dict[str, float]:
@@ -49,27 +64,30 @@ def passes(statistics: list[dict[str, float]]) -> dict[str, float]:
         "subject": sum(COVERAGE[0] < s["coverage"] < COVERAGE[1] and s["peak"] > PEAK for s in statistics),
         "mean_border_leak": round(sum(s["border_leak"] for s in statistics) / len(statistics), 4),
         "mean_coverage": round(sum(s["coverage"] for s in statistics) / len(statistics), 4),
+        "mean_holes": round(sum(s["holes"] for s in statistics) / len(statistics), 4),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--adapter", type=Path, nargs="+", required=True)
     parser.add_argument("--stage1", type=Path, required=True)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="the first so many")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
     base = replace(recipes.get_recipe("tiny").generate, model=args.model, vae_lora_path=args.stage1, adapter_path=None)
-    prompts = [transparent_caption(scene) for scene in evaluation_scenes(PROMPTS, seed=SEED)]
-    clips, with_adapter = generate_all(replace(base, adapter_path=args.adapter), prompts)
-    _, without = generate_all(base, prompts)
-    for prompt, statistics in zip(prompts, with_adapter, strict=True):
-        print(f"{prompt:95s}", *(f"{name} {value:.3f}" for name, value in statistics.items()))
+    prompts = [transparent_caption(scene) for scene in evaluation_scenes(PROMPTS, seed=SEED)][: args.prompts]
+    found = {str(path or "base alone"): generate_all(replace(base, adapter_path=path), prompts) for path in (None, *args.adapter)}
+    for name, (_, statistics) in found.items():
+        for prompt, values in zip(prompts, statistics, strict=True):
+            print(f"{name}: {prompt:95s}", *(f"{key} {value:.3f}" for key, value in values.items()))
     if args.sheet:
+        rows = [clip for same_prompt in zip(*(clips for clips, _ in found.values()), strict=True) for clip in same_prompt]
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        write_png(to_uint8(contact_sheet(clips)).permute(1, 2, 0).numpy(), args.sheet)
-    print(json.dumps({"prompts": len(prompts), "with_adapter": passes(with_adapter), "base_alone": passes(without)}))
+        write_png(to_uint8(contact_sheet(rows)).permute(1, 2, 0).numpy(), args.sheet)
+    print(json.dumps({"prompts": len(prompts), **{name: passes(statistics) for name, (_, statistics) in found.items()}}))
 
 
 if __name__ == "__main__":

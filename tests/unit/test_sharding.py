@@ -1,6 +1,5 @@
 """FSDP2: processes that share the frozen base out train as one with the whole of it; what the shipped configuration says."""
 
-import argparse
 import json
 import os
 from dataclasses import replace
@@ -116,12 +115,16 @@ def test_the_shipped_configuration_asks_for_fsdp2(monkeypatch) -> None:
             monkeypatch.setitem(os.environ, name, value)
     plugin = FullyShardedDataParallelPlugin()
     assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.cpu_ram_efficient_loading) == (2, True, False)
-    assert isinstance(launched, argparse.Namespace)
 
 
-def accelerator(kind: DistributedType, **plugin) -> SimpleNamespace:
-    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**{**vars(PLUGIN), **plugin}))
-    return SimpleNamespace(distributed_type=kind, state=state, device=torch.device("cpu"), num_processes=1)
+class ToldAccelerator(Accelerator):
+    """Says what it is told, and starts nothing."""
+
+    distributed_type = state = device = num_processes = None
+
+    def __init__(self, kind: DistributedType, **plugin) -> None:
+        self.distributed_type, self.device, self.num_processes = kind, torch.device("cpu"), 1
+        self.state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**{**vars(PLUGIN), **plugin}))
 
 
 @pytest.mark.parametrize(
@@ -138,10 +141,10 @@ def accelerator(kind: DistributedType, **plugin) -> SimpleNamespace:
 )
 def test_what_cannot_be_shared_out_is_refused(kind, plugin, message) -> None:
     with pytest.raises(UsageError, match=message):
-        share_out(None, accelerator=accelerator(kind, **plugin))
+        share_out(None, accelerator=ToldAccelerator(kind, **plugin))
 
 
 def test_without_fsdp_nothing_changes(config) -> None:
     base = build_transformer(config, device=torch.device("cpu"))
-    assert not share_out(base, accelerator=accelerator(DistributedType.MULTI_GPU))
+    assert not share_out(base, accelerator=ToldAccelerator(DistributedType.MULTI_GPU))
     assert not any(isinstance(weight, DTensor) for weight in base.parameters())
