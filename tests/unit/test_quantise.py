@@ -69,7 +69,7 @@ def test_dora_on_a_quantised_base_equals_dora_on_the_dequantised_weights(to: str
 
 @every_type
 def test_weights_take_the_bytes_that_the_type_promises(to: str) -> None:
-    """Of one layer of Wan2.1 1.3B's width, scales included."""
+    """Of one layer, scales included."""
     require_package(to)
     model = WanTransformer3DModel(**SIZES | dict(attention_head_dim=128, ffn_dim=256)).requires_grad_(False)
     quantise(model, to=to)
