@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from wan_alpha.models import whole_clip
+from wan_alpha.models import slabs, whole_clip
 from wan_alpha.models.rgba_vae import chunked_decode, chunked_features
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -38,7 +38,7 @@ def assert_gradients_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], t
     assert {name: error for name, error in wrong.items() if not error < tolerance} == {}
 
 
-@pytest.mark.parametrize("formulation", ["stacked", "conv3d"])
+@pytest.mark.parametrize("formulation", ["stacked", "one slab", "slabs"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("num_res_blocks", [1, 2])
 @pytest.mark.parametrize("num_frames", [1, 5, 9, 17])
@@ -46,6 +46,7 @@ def test_whole_clip_equals_chunks(
     monkeypatch: pytest.MonkeyPatch, num_frames: int, num_res_blocks: int, dtype: torch.dtype, formulation: str
 ) -> None:
     monkeypatch.setattr(whole_clip, "_stacking_is_faster", lambda conv, x: formulation == "stacked")
+    monkeypatch.setattr(slabs, "SLAB_BYTES", 1 if formulation == "slabs" else 2**25)  # 1: as few frames in each as can be
     vae = make_vae(num_res_blocks, dtype)
     clip = (2 * torch.rand(2, 3, num_frames, HEIGHT, WIDTH, dtype=dtype) - 1).requires_grad_()
 

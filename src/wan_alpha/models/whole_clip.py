@@ -8,7 +8,8 @@ one pass over all frames gives the same numbers (tests/parity), in fewer and lar
 * a temporal up-sampler passes frame 0 and convolves frames 1.. alone, two frames out for each.
 
 The functions walk diffusers' own modules, so they hold no weights. Clips are (B, C, T, H, W) at the door; inside, frames are
-folded into the batch, (B*T, C, H, W) in channels-last memory, where 2-D layers, attention and conv3d all read without a copy.
+folded into the batch, (B*T, C, H, W): in channels-last memory, where 2-D layers, attention and conv3d all read without a copy; in
+float32 on a CPU in contiguous memory, where the backward pass of its convolutions is two to three times as fast.
 """
 
 from collections.abc import Callable
@@ -28,14 +29,16 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from wan_alpha.models import slabs
+
 BlockPass = Callable[[WanResidualBlock, Tensor, int], Tensor]
 
 STACK_UP_TO_CHANNELS = 16  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
 
 
 def fold(clip: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> (B*T, C, H, W), channels last."""
-    return clip.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    """(B, C, T, H, W) -> (B*T, C, H, W), in the layout of this file."""
+    return _laid_out(clip.transpose(1, 2).flatten(0, 1))
 
 
 def unfold(frames: Tensor, num_frames: int) -> Tensor:
@@ -49,12 +52,17 @@ def rms_norm(norm: WanRMS_norm, x: Tensor) -> Tensor:
     return normalized * (norm.gamma.view(1, -1, 1, 1) * norm.scale)
 
 
-def _in_float32_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+def _in_full_precision_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+
+
+def _laid_out(frames: Tensor) -> Tensor:
+    on_cpu = _in_full_precision_on_cpu(frames)
+    return frames.contiguous(memory_format=torch.contiguous_format if on_cpu else torch.channels_last)
 
 
 def _stacking_is_faster(conv: nn.Conv3d, x: Tensor) -> bool:
-    return _in_float32_on_cpu(x) and conv.in_channels <= STACK_UP_TO_CHANNELS
+    return _in_full_precision_on_cpu(x) and conv.in_channels <= STACK_UP_TO_CHANNELS
 
 
 def causal_conv(conv: nn.Conv3d, x: Tensor, num_frames: int) -> Tensor:
@@ -68,18 +76,21 @@ def causal_conv(conv: nn.Conv3d, x: Tensor, num_frames: int) -> Tensor:
         past = F.pad(clip, (0, 0, 0, 0, 0, 0, kt - 1, 0))
         stacked = torch.cat([past[:, k : k + num_frames] for k in range(kt)], dim=2).flatten(0, 1)
         return F.conv2d(stacked, weight.transpose(1, 2).flatten(1, 2), bias, padding=pad)
-    clip = clip.transpose(1, 2)
-    if _in_float32_on_cpu(x):  # there the backward pass of conv3d is up to twice as slow on channels-last memory
-        clip = clip.contiguous()
-    clip = F.pad(clip, (0, 0, 0, 0, kt - 1, 0))
+    clip = F.pad(clip.transpose(1, 2), (0, 0, 0, 0, kt - 1, 0))
     return F.conv3d(clip, weight, bias, padding=(0, *pad)).transpose(1, 2).flatten(0, 1)
+
+
+def norm_silu_conv(norm: WanRMS_norm, conv: nn.Conv3d, x: Tensor, num_frames: int) -> Tensor:
+    """conv(SiLU(norm(x))) of folded frames, 3x3x3."""
+    if _in_full_precision_on_cpu(x) and not _stacking_is_faster(conv, x):
+        return slabs.norm_silu_conv(norm, conv, x, num_frames)
+    return causal_conv(conv, F.silu(rms_norm(norm, x)), num_frames)
 
 
 def residual_block(block: WanResidualBlock, x: Tensor, num_frames: int) -> Tensor:
     shortcut = x if isinstance(block.conv_shortcut, nn.Identity) else causal_conv(block.conv_shortcut, x, num_frames)
-    x = causal_conv(block.conv1, F.silu(rms_norm(block.norm1, x)), num_frames)
-    x = causal_conv(block.conv2, block.dropout(F.silu(rms_norm(block.norm2, x))), num_frames)
-    return x + shortcut
+    x = norm_silu_conv(block.norm1, block.conv1, x, num_frames)
+    return norm_silu_conv(block.norm2, block.conv2, x, num_frames) + shortcut  # between them a dropout, which is 0 in Wan
 
 
 checkpointed_block: BlockPass = partial(checkpoint, residual_block, use_reentrant=False)
@@ -120,7 +131,7 @@ def upsample(layer: WanResample, x: Tensor, num_frames: int) -> tuple[Tensor, in
         pairs = pairs.reshape(b, (num_frames - 1) * 2, c, h, w)
         x = torch.cat([first, pairs], dim=1).flatten(0, 1)
         num_frames = 2 * num_frames - 1
-    return layer.resample(x.contiguous(memory_format=torch.channels_last)), num_frames
+    return layer.resample(_laid_out(x)), num_frames
 
 
 def encoder_features(encoder: WanEncoder3d, clip: Tensor) -> Tensor:
@@ -140,7 +151,7 @@ def encoder_features(encoder: WanEncoder3d, clip: Tensor) -> Tensor:
 def encoder_head(encoder: WanEncoder3d, quant_conv: nn.Conv3d, features: Tensor) -> Tensor:
     """Posterior moments (B, 2z, t, h, w), mean then log-variance, of features (B, D, t, h, w)."""
     num_frames = features.shape[2]
-    x = causal_conv(encoder.conv_out, F.silu(rms_norm(encoder.norm_out, fold(features))), num_frames)
+    x = norm_silu_conv(encoder.norm_out, encoder.conv_out, fold(features), num_frames)
     return unfold(causal_conv(quant_conv, x, num_frames), num_frames)
 
 
@@ -154,5 +165,4 @@ def decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Tensor, *
             x = run(resnet, x, num_frames)
         for layer in block.upsamplers or []:
             x, num_frames = upsample(layer, x, num_frames)
-    x = causal_conv(decoder.conv_out, F.silu(rms_norm(decoder.norm_out, x)), num_frames)
-    return unfold(x, num_frames)
+    return unfold(norm_silu_conv(decoder.norm_out, decoder.conv_out, x, num_frames), num_frames)
