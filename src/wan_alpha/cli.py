@@ -22,6 +22,7 @@ from wan_alpha import __version__, config, console, recipes
 from wan_alpha.config.common import VerbConfig
 from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean
 from wan_alpha.geometry import ClipSize
+from wan_alpha.malloc import ask_for_huge_pages
 from wan_alpha.run_record import config_as_json
 
 USAGE_EXIT, INTERRUPT_EXIT, BROKEN_PIPE_EXIT = 2, 130, 141
@@ -104,6 +105,8 @@ def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
         return [json.dumps(config_as_json(resolved), indent=2, ensure_ascii=False)], 0
     first_process = os.environ.get("RANK", "0") == "0"
     _configure_console(logging.DEBUG if options.debug else logging.INFO if first_process else logging.WARNING)
+    if getattr(resolved, "memory_forecast", "none") == "log":
+        ask_for_huge_pages()
     module, function = verb.function.split(":")
     result = getattr(import_module(module), function)(resolved)
     for picture in getattr(result, "pictures", ()):

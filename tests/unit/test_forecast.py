@@ -1,7 +1,12 @@
 """The memory forecast: its parts, how it grows, and what it says."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 
 from wan_alpha.config import TrainDitConfig
+from wan_alpha.malloc import HUGE_PAGES, resident_bytes
 from wan_alpha.models.dora import inject_adapter
 from wan_alpha.recipes import get_recipe
 from wan_alpha.train import dit, forecast, vae
@@ -16,7 +22,8 @@ from wan_alpha.train.forecast import Forecast, log_forecast, optimiser_bytes
 from wan_alpha.train.imagined import LiveBytes
 from wan_alpha.train.optimisers import make_optimiser
 
-CPU = torch.device("cpu")
+CPU, ACCELERATOR = torch.device("cpu"), torch.device("cuda")
+ROOT = Path(__file__).parents[2]
 SMALL = {"height": 32, "width": 48, "num_frames": 5, "precision": "float32", "batch_size": 1}
 
 
@@ -29,9 +36,9 @@ def transformer_of(blocks: int, *, config: TrainDitConfig) -> WanTransformer3DMo
     return network
 
 
-def of_transformer(blocks: int = 2, **settings) -> Forecast:
+def of_transformer(blocks: int = 2, *, device: torch.device = ACCELERATOR, **settings) -> Forecast:
     config = TrainDitConfig(**{**SMALL, "max_sequence_length": 8, "ema_decay": 0.9, **settings})
-    return dit.forecast_memory(config, transformer_of(blocks, config=config), device=CPU)
+    return dit.forecast_memory(config, transformer_of(blocks, config=config), device=device)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,24 @@ def test_parts_add_up(plain) -> None:
     everything = sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
     assert plain.base == everything - trained
     assert plain.text.startswith("memory forecast: at least 0.0")
+
+
+def test_a_cpu_counts_the_process(plain) -> None:
+    found = of_transformer(device=CPU)
+    assert found.text.startswith("memory forecast: about ")
+    assert found.process == pytest.approx(resident_bytes(), rel=0.15)  # the weights lie on the meta device
+    assert found.still_to_come >= plain.still_to_come  # the patches' convolution copies its input
+    assert (found.base, found.activations) == (plain.base, plain.activations)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the highest resident memory is read from Linux's /proc")
+@pytest.mark.parametrize("case", ["tiny VAE, 64 x 64 x 17, batch 2", "tiny transformer, 64 x 64 x 17, batch 8"])
+def test_within_15_percent_of_two_real_steps(case) -> None:
+    """The recipe's own step in a process of its own, against the highest resident memory of that process."""
+    command, environment = [sys.executable, "benchmarks/memory.py", "--case", case], {**os.environ, HUGE_PAGES: "1"}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert 0.85 < found["forecast"] / found["real"] < 1.15, found["text"]
 
 
 def test_activations_grow_with_batch_and_size(plain) -> None:

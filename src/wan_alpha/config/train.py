@@ -27,7 +27,8 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     num_workers: int = 0
     """Processes that make training samples ahead."""
     memory_forecast: Literal["log", "none"] = "log"
-    """Before training: log what a step will need (a few seconds), and warn when the device has less; or do not look."""
+    """Before training: log what a step will need (a few seconds), warn when the device has less, and on a CPU give freed tensors back
+    to the system at once; or none of these."""
     gradient_accumulation_steps: int = 1
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False

@@ -25,6 +25,7 @@ from wan_alpha.data.shares import this_share
 from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import loaded_weights
 from wan_alpha.errors import UsageError
+from wan_alpha.malloc import give_back_freed_tensors
 from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
@@ -59,6 +60,8 @@ def loss(
 def train(config: TrainDitConfig) -> list[Path]:
     """Train and write OUTPUT/epoch-N.safetensors (N from 0), in the published key layout; returns the last files written."""
     started, device = now(), choose_device(config.device)
+    if config.memory_forecast == "log":
+        give_back_freed_tensors(device.type)
     transformer = build_transformer(config, device=device)
     data = latent_data(config, transformer, device=device)
     order = BatchOrder(data.training.sizes, batch_size=config.batch_size, seed=config.seed)
@@ -139,6 +142,7 @@ def forecast_memory(config: TrainDitConfig, transformer: WanTransformer3DModel, 
         depth=len(transformer.blocks),
         trainables=adapter_parameters(transformer),
         loss=step,
+        device=device,
     )
     return replace(expected, activations=0) if config.offload_activations and device.type != "cpu" else expected
 

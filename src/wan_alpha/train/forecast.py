@@ -4,10 +4,12 @@
     trainables   in float32, with their gradients (another copy)
     optimiser    its state, by name; average: one copy with --ema_decay
     activations  what lives between the forward and the backward pass
-    temporaries  what lives beside all these at the worst moment: recomputed blocks, gradients of activations
+    temporaries  what lives beside all these at the worst moment: recomputed blocks, gradients of activations, copies inside kernels
+    process      on a CPU: Python, torch and what else is resident just before the first step
 
-Not counted: Python and torch themselves, what kernels take inside and what allocators keep, text encoders and encoding (gone, or
-before the step), validation and previews. So it is a lower bound; docs/benchmarks.md compares it with real peaks on a CPU.
+On a CPU the total is the highest resident memory of the process, as far as freed tensors go back at once (wan_alpha/malloc.py);
+docs/benchmarks.md has the real peaks. On other devices it is what torch allocates, without what kernels take inside and what torch's
+allocator keeps: a lower bound. Not counted: text encoders and encoding (gone, or before the step), validation and previews.
 """
 
 import logging
@@ -20,13 +22,17 @@ from torch import Tensor, nn
 
 from wan_alpha.config import TrainConfig
 from wan_alpha.data.shares import this_share
+from wan_alpha.malloc import resident_bytes, tuned_by_user
 from wan_alpha.memory import free_bytes, next_setting
-from wan_alpha.train.imagined import modules_of, step_bytes
+from wan_alpha.train.imagined import modules_of, nothing_inside, step_bytes
+from wan_alpha.train.scratch import scratch_bytes
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 FLOAT32 = torch.float32.itemsize
+FIRST_STEP = 32 * 2**20
+"""What the first step on a CPU makes resident beside tensors: torch's code, kernels that oneDNN compiles, autograd's nodes (measured)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,7 @@ class Forecast:
     average: int
     activations: int
     temporaries: int
+    process: int = 0
 
     @property
     def total(self) -> int:
@@ -47,18 +54,25 @@ class Forecast:
 
     @property
     def still_to_come(self) -> int:
-        """Without the weights, which are there already."""
-        return self.total - self.base - self.trainables
+        """Without the process and its weights, which are there already."""
+        return self.total - self.process - self.base - self.trainables
 
     @property
     def text(self) -> str:
         """One line in GiB, for the log."""
         parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in asdict(self).items() if size)
-        return f"memory forecast: at least {self.total / 2**30:.2f} GiB ({parts})"
+        word = "about" if self.process and not tuned_by_user() else "at least"
+        return f"memory forecast: {word} {self.total / 2**30:.2f} GiB ({parts})"
 
 
 def forecast(
-    config: TrainConfig, *, networks: Callable[[int], T], depth: int, trainables: dict[str, nn.Parameter], loss: Callable[[T], Tensor]
+    config: TrainConfig,
+    *,
+    networks: Callable[[int], T],
+    depth: int,
+    trainables: dict[str, nn.Parameter],
+    loss: Callable[[T], Tensor],
+    device: torch.device,
 ) -> Forecast:
     """Peak memory of one optimiser step per process; nothing is allocated and no network changes. Takes seconds for 14B.
 
@@ -68,7 +82,10 @@ def forecast(
     modules = modules_of(networks(depth))
     weights = {id(tensor): tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
     trained = stored_bytes(trainables.values())
-    step = step_bytes(networks, depth=depth, loss=loss, gradients_wait=config.gradient_accumulation_steps > 1)
+    waits, inside = config.gradient_accumulation_steps > 1, scratch_bytes if device.type == "cpu" else nothing_inside
+    step = step_bytes(networks, depth=depth, loss=loss, gradients_wait=waits, inside=inside)
+    present = stored_bytes(tensor for tensor in weights.values() if tensor.device.type == "cpu")
+    resident = resident_bytes() if device.type == "cpu" else None
     return Forecast(
         base=stored_bytes(weights.values()) - trained,
         trainables=trained,
@@ -77,6 +94,7 @@ def forecast(
         average=trained if config.ema_decay is not None else 0,
         activations=step.kept,
         temporaries=max(0, step.peak - trained - step.kept),
+        process=0 if resident is None else max(0, resident - present) + FIRST_STEP,
     )
 
 

@@ -20,6 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
+Inside = Callable[[Any, Sequence[Any]], int]
+"""Bytes that an operation takes for itself, given its arguments."""
+
+
+def nothing_inside(func: Any, args: Sequence[Any]) -> int:
+    return 0
 
 
 class _EmptyCopies(TorchFunctionMode):
@@ -46,10 +52,14 @@ def imagined(networks: T) -> T:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of distinct storages that operations make while it is on: those alive now, and the most that ever were."""
+    """Counts the bytes of distinct storages that operations make while it is on: those alive now, and the most that ever were.
 
-    def __init__(self) -> None:
+    inside: what an operation takes for itself and gives back.
+    """
+
+    def __init__(self, *, inside: Inside = nothing_inside) -> None:
         super().__init__()
+        self.inside = inside
         self.now = self.peak = 0
         self._known: dict[int, weakref.ref] = {}
 
@@ -77,6 +87,7 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self._enter(storage, size=storage.nbytes())
+        self.peak = max(self.peak, self.now + self.inside(func, args))
         return result
 
 
@@ -103,23 +114,23 @@ def shortened(transformer: WanTransformer3DModel, *, depth: int) -> WanTransform
     return short
 
 
-def step_bytes(networks: Callable[[int], T], *, depth: int, loss: Callable[[T], Tensor], gradients_wait: bool) -> StepBytes:
+def step_bytes(networks: Callable[[int], T], *, depth: int, loss: Callable[[T], Tensor], gradients_wait: bool, inside: Inside) -> StepBytes:
     """Of one micro-batch of a step. `networks` of a number of blocks, `depth` of them in truth.
 
     `loss` makes its own batch, which is counted, and is given the imagined networks. Gradients count where they appear, or from the
-    start when they wait from an earlier micro-batch.
+    start when they wait from an earlier micro-batch. `inside` is the device's: what its kernels take for themselves.
     """
     if depth <= LONGER:
-        return _measured(networks(depth), loss=loss, gradients_wait=gradients_wait)
-    short, long = (_measured(networks(blocks), loss=loss, gradients_wait=gradients_wait) for blocks in (SHORTER, LONGER))
+        return _measured(networks(depth), loss=loss, gradients_wait=gradients_wait, inside=inside)
+    short, long = (_measured(networks(blocks), loss=loss, gradients_wait=gradients_wait, inside=inside) for blocks in (SHORTER, LONGER))
     return long.at_depth(depth, shorter=short)
 
 
-def _measured(networks: T, *, loss: Callable[[T], Tensor], gradients_wait: bool) -> StepBytes:
+def _measured(networks: T, *, loss: Callable[[T], Tensor], gradients_wait: bool, inside: Inside) -> StepBytes:
     with FakeTensorMode(allow_non_fake_inputs=True):
         twins = imagined(networks)
         tensors = _tensors(twins)
-        with LiveBytes() as live:
+        with LiveBytes(inside=inside) as live:
             live.ignore(tensors)
             if gradients_wait:
                 for tensor in tensors:

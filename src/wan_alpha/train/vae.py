@@ -18,6 +18,7 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
+from wan_alpha.malloc import give_back_freed_tensors
 from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.load import load_vae, resolve_base
 from wan_alpha.models.perceptual import load_vgg16, vgg16_file
@@ -69,6 +70,8 @@ def train(config: TrainVaeConfig) -> list[Path]:
     The first is the merge block alone (the seed's file), the second everything: merge block and decoder LoRA.
     """
     started, device = now(), choose_device(config.device)
+    if config.memory_forecast == "log":
+        give_back_freed_tensors(device.type)
     clips, held_out = rgba_clips(config)
     model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
     objective = build_objective(config, z_dim=model.z_dim, device=device)
@@ -118,12 +121,12 @@ def forecast_memory(config: TrainVaeConfig, model: RGBAlphaVAE, *, objective: Va
 
     trainables, judge = model.trainable_parameters(mode=config.mode), objective.judge
     if judge is None:
-        return forecast(config, networks=lambda _: (model, objective), depth=0, trainables=trainables, loss=step)
+        return forecast(config, networks=lambda _: (model, objective), depth=0, trainables=trainables, loss=step, device=device)
 
     def networks(depth: int) -> tuple[RGBAlphaVAE, VaeObjective]:
         return model, replace(objective, judge=replace(judge, transformer=shortened(judge.transformer, depth=depth)))
 
-    return forecast(config, networks=networks, depth=len(judge.transformer.blocks), trainables=trainables, loss=step)
+    return forecast(config, networks=networks, depth=len(judge.transformer.blocks), trainables=trainables, loss=step, device=device)
 
 
 def build_objective(config: TrainVaeConfig, *, z_dim: int, device: torch.device) -> VaeObjective:
