@@ -24,11 +24,9 @@ from wan_alpha.assemble import ellipse, load_pipeline, sampling_settings
 from wan_alpha.config import GenerateConfig
 from wan_alpha.data.synthetic import evaluation_scenes, transparent_caption
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.write import write_png
 from wan_alpha.metrics.regions import largest_region
 from wan_alpha.metrics.transparency import transparency_statistics
-from wan_alpha.preview import contact_sheet
-from wan_alpha.rgba import to_uint8
+from wan_alpha.preview import write_sheet
 
 PROMPTS, SEED = 16, 40_000_000
 BORDER, COVERAGE, PEAK = 0.05, (0.02, 0.7), 0.9
@@ -86,7 +84,7 @@ def main() -> None:
     if args.sheet:
         rows = [clip for same_prompt in zip(*(clips for clips, _ in found.values()), strict=True) for clip in same_prompt]
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        write_png(to_uint8(contact_sheet(rows)).permute(1, 2, 0).numpy(), args.sheet)
+        write_sheet(rows, args.sheet)
     print(json.dumps({"prompts": len(prompts), **{name: passes(statistics) for name, (_, statistics) in found.items()}}))
 
 

@@ -22,13 +22,13 @@ from wan_alpha.errors import DatasetError, MediaError, UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.find import find_clips
 from wan_alpha.media.read import read_clip
-from wan_alpha.media.write import write_pair, write_png
+from wan_alpha.media.write import write_pair
 from wan_alpha.metrics.measure import MEANINGS, measure
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.perceptual_scores import load_scores, score_files
-from wan_alpha.preview import comparison_sheet
+from wan_alpha.preview import above_each_other, write_sheet
 from wan_alpha.progress import progress
-from wan_alpha.rgba import from_signed, to_uint8
+from wan_alpha.rgba import from_signed
 from wan_alpha.run_record import now, write_run_record
 
 SHOWN_CLIPS = 8
@@ -191,6 +191,5 @@ def _write_reconstructions(stem: Path, shown: list[Compared]) -> Path:
         write_pair(to_clip(clip.truth, fps=clip.fps), Path(f"{stem}_{clip.name}_truth"))
         write_pair(to_clip(clip.prediction, fps=clip.fps), Path(f"{stem}_{clip.name}_prediction"))
     path = stem.with_name(f"{stem.name}_sheet.png")
-    sheet = comparison_sheet([clip.truth for clip in shown], [clip.prediction for clip in shown])
-    write_png(to_uint8(sheet).permute(1, 2, 0).numpy(), path)
+    write_sheet(above_each_other([clip.truth for clip in shown], [clip.prediction for clip in shown]), path)
     return path

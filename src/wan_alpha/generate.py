@@ -14,11 +14,11 @@ from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.write import write_png, write_png_sequence
+from wan_alpha.media.write import write_png_sequence
 from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.models.quantise import quantise
 from wan_alpha.pipeline import RgbaClips
-from wan_alpha.preview import contact_sheet
+from wan_alpha.preview import write_sheet
 from wan_alpha.progress import progress
 from wan_alpha.prompts import prompt_problems, suggested_prompt
 from wan_alpha.rgba import to_uint8
@@ -148,7 +148,7 @@ def _write(config: GenerateConfig, target: Target, clips: RgbaClips) -> Generate
     target.frames.parent.mkdir(parents=True, exist_ok=True)
     clip = RgbaClip(rgb=to_uint8(rgb).permute(1, 2, 3, 0).numpy(), alpha=to_uint8(alpha)[0].numpy(), fps=config.fps)
     write_png_sequence(clip, target.frames, text={METADATA_KEY: json.dumps(target.record, ensure_ascii=False)})
-    write_png(to_uint8(contact_sheet([(rgb, alpha)])).permute(1, 2, 0).numpy(), target.preview)
+    write_sheet([(rgb, alpha)], target.preview)
     with beside(target.sidecar) as partial:
         partial.write_text(json.dumps({**target.record, "transparency": statistics}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return _generated(target, statistics)

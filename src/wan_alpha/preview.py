@@ -1,5 +1,6 @@
-"""Pictures of transparent clips as tensors in [0, 1]: checkerboards and contact sheets. Files are written by the caller."""
+"""Pictures of transparent clips, tensors in [0, 1]: checkerboards, and the contact sheet that every stage writes."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wan_alpha.errors import UsageError
-from wan_alpha.rgba import METRIC_COLOURS, over
+from wan_alpha.media.write import write_png
+from wan_alpha.rgba import METRIC_COLOURS, over, to_uint8
 
 Picture = Float[Tensor, "3 H W"]
 Rgb = Float[Tensor, "3 T H W"]
@@ -58,25 +60,32 @@ def panel(rgb: Rgb, alpha: Alpha, *, kind: Panel) -> Rgb:
 def contact_sheet(clips: list[tuple[Tensor, Tensor]], *, frames: int = 3, panels: tuple[Panel, ...] = PANELS) -> Picture:
     """One row per clip: for each panel, `frames` frames spread evenly over the clip. Two grey pixels between pictures.
 
-    clips: (rgb (3, T, H, W), alpha (1, T, H, W)) of one height and width; T may differ.
+    clips: (rgb (3, T, H, W), alpha (1, T, H, W)); T may differ, and a clip that is smaller than the largest stands in its middle.
     """
-    sizes = {tuple(rgb.shape[-2:]) for rgb, _ in clips}
-    if len(sizes) != 1:
-        raise UsageError("contact sheet", got=f"sizes {sorted(sizes)}", expected="clips of one height and width")
+    if not clips:
+        raise UsageError("contact sheet", got="no clips", expected="at least one")
+    height, width = (max(alpha.shape[axis] for _, alpha in clips) for axis in (-2, -1))
     rows = []
-    for rgb, alpha in clips:
+    for rgb, alpha in [(_centred(rgb, height, width), _centred(alpha, height, width)) for rgb, alpha in clips]:
         chosen = torch.linspace(0, rgb.shape[1] - 1, frames).round().long()
         views = [panel(rgb[:, chosen], alpha[:, chosen], kind=kind).unbind(dim=1) for kind in panels]
         rows.append(_join([picture for view in views for picture in view], dim=2))
     return _join(rows, dim=1)
 
 
-def comparison_sheet(
-    truths: list[tuple[Tensor, Tensor]], predictions: list[tuple[Tensor, Tensor]], *, frames: int = 3, panels: tuple[Panel, ...] = PANELS
-) -> Picture:
-    """Two rows per clip, the truth above its prediction; otherwise as `contact_sheet`."""
-    pairs = [clip for pair in zip(truths, predictions, strict=True) for clip in pair]
-    return contact_sheet(pairs, frames=frames, panels=panels)
+def above_each_other(truths: list[tuple[Tensor, Tensor]], predictions: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The rows of a sheet that compares: each truth, and below it its prediction."""
+    return [clip for pair in zip(truths, predictions, strict=True) for clip in pair]
+
+
+def write_sheet(clips: list[tuple[Tensor, Tensor]], path: Path, *, frames: int = 3, panels: tuple[Panel, ...] = PANELS) -> None:
+    """`contact_sheet` as PNG, written whole or not at all."""
+    write_png(to_uint8(contact_sheet(clips, frames=frames, panels=panels)).permute(1, 2, 0).numpy(), path)
+
+
+def _centred(x: Float[Tensor, "c T H W"], height: int, width: int) -> Float[Tensor, "c T h w"]:
+    top, left = (height - x.shape[-2]) // 2, (width - x.shape[-1]) // 2
+    return F.pad(x, (left, width - x.shape[-1] - left, top, height - x.shape[-2] - top))
 
 
 def _join(pictures: list[Tensor], *, dim: int) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,9 +15,7 @@ from wan_alpha.data.clips import resize, to_tensors
 from wan_alpha.errors import UsageError
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import count_frames, read_clip
-from wan_alpha.media.write import write_png
-from wan_alpha.preview import contact_sheet
-from wan_alpha.rgba import to_uint8
+from wan_alpha.preview import write_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +38,7 @@ def preview(config: PreviewConfig) -> Preview:
     found = find_clips(config.source)
     shown = found[: config.max_rows]
     clips = [_frames(clip, config) for clip in shown]
-    height, width = (max(alpha.shape[axis] for _, alpha in clips) for axis in (-2, -1))
-    sheet = contact_sheet([(_centred(rgb, height, width), _centred(alpha, height, width)) for rgb, alpha in clips], frames=config.frames)
-    write_png(to_uint8(sheet).permute(1, 2, 0).numpy(), config.output_path)
+    write_sheet(clips, config.output_path, frames=config.frames)
     return Preview(pictures=(config.output_path,), rows=tuple(clip.name for clip in shown), left_out=len(found) - len(shown))
 
 
@@ -59,8 +54,3 @@ def _frames(found: FoundClip, config: PreviewConfig) -> tuple[Float[Tensor, "3 T
     if scale >= 1:
         return rgb, alpha
     return resize(rgb, alpha, height=max(1, round(alpha.shape[-2] * scale)), width=max(1, round(alpha.shape[-1] * scale)))
-
-
-def _centred(x: Float[Tensor, "c T H W"], height: int, width: int) -> Float[Tensor, "c T h w"]:
-    top, left = (height - x.shape[-2]) // 2, (width - x.shape[-1]) // 2
-    return F.pad(x, (left, width - x.shape[-1] - left, top, height - x.shape[-2] - top))

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wan_alpha import preview
 from wan_alpha.errors import UsageError
+from wan_alpha.rgba import to_uint8
 
 
 def clip(num_frames: int = 5, height: int = 8, width: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,12 +62,24 @@ def test_contact_sheet_shows_first_middle_and_last_frame() -> None:
 
 def test_comparison_puts_the_truth_above_its_prediction() -> None:
     truth, prediction = clip(), (torch.zeros(3, 5, 8, 12), torch.ones(1, 5, 8, 12))
-    sheet = preview.comparison_sheet([truth], [prediction], frames=1, panels=("black",))
+    sheet = preview.contact_sheet(preview.above_each_other([truth], [prediction]), frames=1, panels=("black",))
     assert sheet.shape == (3, 18, 12)
     assert sheet[0, 0, 0] == 1
     assert sheet[0, 10, 0] == 0
 
 
-def test_sizes_must_agree() -> None:
-    with pytest.raises(UsageError, match="height and width"):
-        preview.contact_sheet([clip(), clip(height=16)])
+def test_a_smaller_clip_stands_in_the_middle_of_its_row() -> None:
+    sheet = preview.contact_sheet([clip(), (torch.ones(3, 1, 4, 4), torch.ones(1, 1, 4, 4))], frames=1, panels=("alpha",))
+    assert sheet.shape == (3, 18, 12)
+    row = sheet[0, 10:]
+    assert row[2:6, 4:8].min() == 1
+    assert row.sum() == 16
+    with pytest.raises(UsageError, match="no clips"):
+        preview.contact_sheet([])
+
+
+def test_the_sheet_as_a_file(tmp_path) -> None:
+    preview.write_sheet([clip()], tmp_path / "a.png", frames=1, panels=("black", "alpha"))
+    with Image.open(tmp_path / "a.png") as image:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    assert torch.equal(pixels, to_uint8(preview.contact_sheet([clip()], frames=1, panels=("black", "alpha"))))

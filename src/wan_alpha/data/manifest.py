@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from wan_alpha.errors import DatasetError, did_you_mean
+from wan_alpha.errors import DatasetError, WanAlphaError, did_you_mean
 from wan_alpha.media.atomic import beside
 
 log = logging.getLogger(__name__)
@@ -102,19 +103,22 @@ def _read_rows(table: Path) -> list[tuple[int, Row]]:
     return rows
 
 
+def json_object(text: str, *, where: str, error: type[WanAlphaError] = DatasetError) -> dict[str, Any]:
+    """One line of a JSONL file; ERROR, which names WHERE, for anything but an object."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise error(where, got=f"broken JSON ({problem.msg})", expected="one JSON object per line") from problem
+    if not isinstance(found, dict):
+        raise error(where, got=type(found).__name__, expected="one JSON object per line")
+    return found
+
+
 def _json_row(table: Path, line: int, text: str) -> Row:
     where = f"{table}, line {line}"
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DatasetError(where, got=f"broken JSON ({error.msg})", expected="one JSON object per line") from error
-    if not isinstance(row, dict):
-        raise DatasetError(where, got=type(row).__name__, expected="one JSON object per line")
-    row = {name: value for name, value in row.items() if name not in IGNORED_COLUMNS}
-    wrong = next(
-        (name for name in ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt") if not isinstance(row.get(name, ""), str)),
-        None,
-    )
+    row = {name: value for name, value in json_object(text, where=where).items() if name not in IGNORED_COLUMNS}
+    texts = ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt")
+    wrong = next((name for name in texts if not isinstance(row.get(name, ""), str)), None)
     if wrong is not None:
         raise DatasetError(where, got=f"{wrong} = {row[wrong]!r}", expected="text in quotes")
     return row

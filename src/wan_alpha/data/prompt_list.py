@@ -2,10 +2,10 @@
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_alpha.data.manifest import json_object
 from wan_alpha.errors import UsageError, did_you_mean
 
 COLUMNS = ("prompt", "seed", "negative_prompt")
@@ -31,20 +31,10 @@ def read_prompt_file(path: Path) -> list[PromptLine]:
     if path.suffix.lower() == ".csv":
         rows = csv.DictReader(io.StringIO(text, newline=""))
         return [_line(f"{path}, line {rows.line_num}", row) for row in rows]
-    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if path.suffix.lower() == ".jsonl":
-        return [_line(f"{path}, line {number}", _object(f"{path}, line {number}", line)) for number, line in numbered]
-    return [PromptLine(prompt=line) for _, line in numbered]
-
-
-def _object(where: str, line: str) -> dict[str, object]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(where, got=f"broken JSON ({error.msg})", expected='{"prompt": "...", "seed": 1}') from error
-    if not isinstance(found, dict):
-        raise UsageError(where, got=type(found).__name__, expected='{"prompt": "...", "seed": 1}')
-    return found
+        return [_line(where, json_object(line, where=where, error=UsageError)) for where, line in lines]
+    return [PromptLine(prompt=line) for _, line in lines]
 
 
 def _line(where: str, row: dict[str, object]) -> PromptLine:

@@ -14,12 +14,12 @@ from wan_alpha.config import TrainDitConfig
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.write import write_png, write_webp
+from wan_alpha.media.write import write_webp
 from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.pipeline import Conditions, SamplingSettings, sample_clips
-from wan_alpha.preview import Panel, contact_sheet
+from wan_alpha.preview import Panel, contact_sheet, write_sheet
 from wan_alpha.rgba import to_uint8
 
 Clip = tuple[Tensor, Tensor]
@@ -84,8 +84,7 @@ def sample_clip(
 
 
 def _write(stem: Path, clips: list[Clip], *, panels: tuple[Panel, ...]) -> None:
-    still = contact_sheet(clips, panels=panels)
-    write_png(to_uint8(still).permute(1, 2, 0).numpy(), stem.with_suffix(".png"))
+    write_sheet(clips, stem.with_suffix(".png"), panels=panels)
     longest = max(rgb.shape[1] for rgb, _ in clips)
     moving = torch.stack([contact_sheet([_frame(clip, t) for clip in clips], frames=1, panels=panels) for t in range(longest)], dim=1)
     write_webp(_opaque(moving), stem.with_suffix(".webp"))
