@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 
-from faults import FAULTS, Fault, clean_clip, with_alpha
+from faults import FAULTS, Fault, clean_clip, flickering, shifted, with_alpha
+from faults import boiling as boil
 from wan_alpha.data.conform import at_size
-from wan_alpha.findings.alpha import hard_edge_share, limited_floor, noise_share
+from wan_alpha.findings.alpha import border_touch, hard_edge_share, limited_floor, noise_share
 from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.colour import edge_pull, proportional_share
 from wan_alpha.findings.duplicates import duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
 from wan_alpha.findings.frame import held_share, scene_cuts
-from wan_alpha.findings.motion import space_shift
+from wan_alpha.findings.motion import _steady_flicker, boiling, flicker
 from wan_alpha.findings.repair import bleed, denoise, repair, stretch, unpremultiply
+from wan_alpha.findings.shift import space_shift
 from wan_alpha.media.clip import RgbaClip
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
+TUFT_OF_HAIR, DISC_MOVING_RIGHT = 700_139, 700_247
 
 
 def names(clip: RgbaClip) -> list[str]:
@@ -155,3 +158,54 @@ def test_bleed_changes_hidden_pixels_only(star):
     assert np.array_equal(filled[seen], star.rgb[seen])
     mean = star.rgb[star.alpha > 200].mean(axis=0)
     assert np.abs(filled[~seen].mean(axis=0) - mean).max() < 25
+
+
+def test_a_shift_of_strands_is_seen_in_the_phases():
+    """Hair has edges everywhere, so sizes of gradients correlate at every shift."""
+    hair = clean_clip(TUFT_OF_HAIR)
+    assert space_shift(hair.rgb, hair.alpha).value == 0
+    for pixels in (2, 4):
+        moved = shifted(pixels)(hair, np.random.default_rng(0))
+        assert abs(space_shift(moved.rgb, moved.alpha).value - pixels) < 1
+
+
+def test_a_ring_of_colour_around_the_matte_is_no_shift():
+    y, x = np.mgrid[0:64, 0:64]
+    distance = np.hypot(x - 32, y - 32)
+    alpha = np.broadcast_to(np.clip(255 - 60 * (distance - 14), 0, 255).astype(np.uint8), (9, 64, 64))
+    rgb = np.broadcast_to(np.where(distance[..., None] < 17, 200, 0).astype(np.uint8), (9, 64, 64, 3))
+    measured = space_shift(rgb, alpha)
+    assert measured is None or measured.value < 0.6
+
+
+@pytest.mark.parametrize("growth", [0.7, 1.0, 1.4])
+def test_flicker_is_seen_in_clips_that_grow_or_shrink(growth):
+    """The sum of alpha rises or falls all the time, so that no step turns back."""
+    area = 400 * growth ** np.arange(8)
+    radius = np.sqrt(area / np.pi)[:, None, None]
+    y, x = np.mgrid[0:128, 0:128]
+    alpha = np.clip(255 * (radius + 0.5 - np.hypot(x - 64, y - 64)), 0, 255).astype(np.uint8)
+    grown = RgbaClip(rgb=np.zeros((*alpha.shape, 3), np.uint8), alpha=alpha, fps=16.0)
+    assert flicker(grown.alpha).value < 0.05
+    spoilt = flickering(0.15)(grown, np.random.default_rng(0))
+    assert 0.1 < flicker(spoilt.alpha).value < 0.2
+
+
+def test_chance_is_no_flicker():
+    """Sums that jump about by a fifth without a rhythm: one in a hundred may look like one."""
+    totals = np.random.default_rng(1).uniform(0.8, 1, (300, 17))
+    assert np.mean([_steady_flicker(total) > 0 for total in totals]) <= 0.02
+
+
+def test_boiling_edges_of_what_moves_before_a_backdrop():
+    moving = clean_clip(DISC_MOVING_RIGHT)
+    assert boiling(moving.rgb, moving.alpha).value < 0.02
+    spoilt = boil(moving, np.random.default_rng(DISC_MOVING_RIGHT))
+    assert boiling(spoilt.rgb, spoilt.alpha).value > 0.05
+
+
+def test_a_faint_subject_at_the_border_is_cut():
+    alpha = np.zeros((3, 32, 32), np.uint8)
+    alpha[:, :10, 10:20] = 60
+    assert border_touch(alpha).value == 10 / 32
+    assert border_touch(np.where(alpha > 0, 20, 0).astype(np.uint8)).value == 0

@@ -78,8 +78,8 @@ def opaque_border(alpha: Alpha) -> Measure:
 
 
 def border_touch(alpha: Alpha) -> Measure:
-    """The largest share of one side of the frame, the outermost line, that the subject covers (alpha > 128)."""
+    """The largest share of one side of the frame, the outermost line, that the subject covers (alpha > 32, an eighth of solid)."""
     sides = [alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]]
-    shares = np.stack([(side > 128).mean(axis=1) for side in sides])
+    shares = np.stack([(side > 32).mean(axis=1) for side in sides])
     side, frame = np.unravel_index(int(shares.argmax()), shares.shape)
     return Measure(value=float(shares.max()), frame=int(frame), detail=("top", "bottom", "left", "right")[side])

@@ -6,7 +6,8 @@ from wan_alpha.findings.alpha import border_touch, empty_share, hard_edge_share,
 from wan_alpha.findings.colour import edge_pull, hidden_black_share, hidden_roughness, proportional_share
 from wan_alpha.findings.finding import Check, Finding
 from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error
-from wan_alpha.findings.motion import boiling, flicker, space_shift, time_lag
+from wan_alpha.findings.motion import boiling, flicker, time_lag
+from wan_alpha.findings.shift import space_shift
 from wan_alpha.media.clip import RgbaClip
 
 
@@ -83,7 +84,7 @@ CHECKS = (
     Check(
         name="boiling edges",
         severity="warning",
-        limit=0.036,
+        limit=0.045,
         says="{value:.0%} of the matte's edges goes up and down while the colour stands still",
         do="look at it, and smooth the matte over time where it was made",
         measure=lambda clip: boiling(clip.rgb, clip.alpha),
