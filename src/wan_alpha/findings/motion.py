@@ -16,7 +16,7 @@ MIN_SIDE = 0.1
 CLEAR_CONTRAST = 1.4
 """Edges of colour count where they stand out by this factor: smooth or bled colour has none to compare."""
 SURE = 4.0
-"""Student's t that chance hardly gives: in 1 of 62 clips of seven frames, in 1 of 760 of seventeen."""
+"""Standard errors that chance hardly gives."""
 
 
 def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
@@ -96,12 +96,13 @@ def flicker(alpha: Alpha) -> Measure | None:
 
 def _steady_flicker(total: Floats) -> float:
     """Depth by which every other frame's sum S is weaker: |mean of (-1)^t e_t|, where e_t = log S_t - (log S_t-1 + log S_t+1) / 2 is free
-    of steady growth. 0 unless it stands out of its own scatter (Student's t, at least 4) in seven frames or more."""
+    of steady growth. 0 unless it stands out of its own scatter (4 standard errors) in seven frames or more."""
     x = np.log(total)
     signed = (x[1:-1] - (x[:-2] + x[2:]) / 2) * (-1.0) ** np.arange(len(x) - 2)
     if len(signed) < 5:
         return 0.0
-    error = float(signed.std(ddof=1)) / len(signed) ** 0.5
+    # Of independent x, neighbours in this series correlate by 2/3 and 1/6: the variance of its mean is 1 + 2 (2/3 + 1/6) times as large.
+    error = float(signed.std(ddof=1)) * (8 / 3 / len(signed)) ** 0.5
     depth = abs(float(signed.mean()))
     return depth if depth >= SURE * error else 0.0
 
