@@ -2,8 +2,8 @@
 
 Stage 1 needs them to know greys, browns, textures and wisps: on flat shapes alone, real clips come back in the wrong colours
 (docs/log.md, 2026-11-24). Noise of several octaves is coloured by a random palette, lit as relief or thinned to a wisp, cut out
-by a ragged blob, and moved over the frame; wisps turn into others, and bursts come and go within a second. A clip is a pure
-function of its seed.
+by a ragged blob, and moved over the frame; wisps turn into others, and bursts come and go within a second. Half of what moves fast
+has its frames in random order, as effects drawn frame by frame have: every frame a new picture. A clip is a pure function of its seed.
 """
 
 import math
@@ -20,6 +20,7 @@ Array = NDArray[np.floating]
 CANVAS = 2  # a material is painted on a canvas of this many frame sizes, over which the frame moves
 FIRST_CELLS = 3  # of the coarsest octave, over the canvas
 WISP_SHARE = 0.55
+SHUFFLED_SHARE = 0.5
 Motion = Literal["still", "drift", "fast"]
 MOTIONS: dict[Motion, str] = {"still": "standing still", "drift": "drifting and turning", "fast": "moving fast"}
 
@@ -46,6 +47,8 @@ def render_material(seed: int, *, num_frames: int, height: int, width: int) -> t
         frames = looks[0] * turned.cos().square() + looks[1] * turned.sin().square()
     if wisp and motion == "fast":
         frames[:, 3] *= _life(num_frames, generator).view(-1, 1, 1)
+    if motion == "fast" and _between(0.0, 1.0, generator) < SHUFFLED_SHARE:
+        frames = frames[torch.randperm(num_frames, generator=generator)]
     clip = frames.permute(0, 2, 3, 1).contiguous().numpy()
     return clip[..., :3], clip[..., 3]
 
