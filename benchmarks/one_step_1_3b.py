@@ -17,11 +17,12 @@ from dataclasses import fields, replace
 import torch
 from accelerate import Accelerator
 from diffusers import WanTransformer3DModel
-from timing import forget_highest_resident, highest_resident_bytes, resident_bytes
+from timing import forget_highest_resident, highest_resident_bytes
 from torch import Tensor
 
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import generator_at
+from wan_alpha.malloc import resident_bytes
 from wan_alpha.objectives.flow import sample_sigmas
 from wan_alpha.recipes import get_recipe
 from wan_alpha.train import dit
@@ -62,7 +63,7 @@ def one_step(config: TrainDitConfig, transformer: WanTransformer3DModel) -> dict
         return dit.loss(transformer, batch, noise_shift=config.noise_shift, weighting=config.loss_weighting, sigma_shift=config.sigma_shift)
 
     forget_highest_resident()
-    resident, began = resident_bytes(), time.perf_counter()
+    resident, began = resident_bytes() or 0, time.perf_counter()
     values = optimiser_step(config, accelerator=accelerator, state=state, loss=loss, step=0, total=config.max_steps or 1)
     seconds, peak = time.perf_counter() - began, highest_resident_bytes()
     moved = sum(float(parameter.detach().abs().sum(dtype=torch.float64)) != before[name] for name, parameter in trainables.items())

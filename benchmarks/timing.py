@@ -8,6 +8,8 @@ from statistics import median
 
 import torch
 
+from wan_alpha.linux import stated_bytes
+
 MAX_ROUNDS = 25
 
 
@@ -67,24 +69,17 @@ def saved_bytes(forward: Callable[[], object]) -> int:
     return sum(storages.values())
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process (Linux)."""
-    return _status("VmRSS")
-
-
 def highest_resident_bytes() -> int:
     """Highest resident memory of this process since it began or was told to forget it."""
-    return _status("VmHWM")
+    highest = stated_bytes("/proc/self/status", "VmHWM")
+    if highest is None:
+        raise SystemExit("only Linux says how much memory a process had")
+    return highest
 
 
 def forget_highest_resident() -> None:
     """From here on the highest resident memory counts anew."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(name: str) -> int:
-    """Bytes that /proc/self/status says."""
-    return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
 
 
 def _seconds(way: Callable[[], object], device: torch.device) -> float:

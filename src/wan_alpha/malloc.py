@@ -9,6 +9,8 @@ import ctypes
 import os
 from pathlib import Path
 
+from wan_alpha.linux import stated_bytes
+
 OWN_MAPPING_FROM = 2 * 2**20
 """Bytes: torch's own limit for huge pages (c10/core/impl/alloc_cpu.cpp)."""
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
@@ -38,6 +40,4 @@ def tuned_by_user() -> bool:
 
 def resident_bytes() -> int | None:
     """What this process has in memory now, code included, where Linux says it."""
-    table = Path("/proc/self/status")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
+    return stated_bytes("/proc/self/status", "VmRSS")

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from wan_alpha.config import TrainConfig
 from wan_alpha.errors import UsageError
+from wan_alpha.linux import stated_bytes
 
 CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 """torch has no exception of its own for a CPU: these are in its allocator's RuntimeError."""
@@ -33,9 +33,7 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    table = Path("/proc/meminfo")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return stated_bytes("/proc/meminfo", "MemAvailable")
 
 
 def next_setting(config: TrainConfig) -> str:

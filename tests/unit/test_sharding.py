@@ -17,12 +17,10 @@ from torch.distributed.fsdp import FSDPModule, OffloadPolicy
 from torch.distributed.tensor import DTensor
 
 from forked import together
-from wan_alpha import recipes
-from wan_alpha.cache import cache
+from tiny_stage2 import tiny_stage2
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.errors import UsageError
-from wan_alpha.prepare import prepare
 from wan_alpha.train import dit, loop
 from wan_alpha.train.dit import build_transformer, train
 from wan_alpha.train.sharding import share_out
@@ -34,27 +32,9 @@ PLUGIN = SimpleNamespace(fsdp_version=2, reshard_after_forward=True, cpu_offload
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainDitConfig:
     """Two clips of 32 x 48 x 5 in a cache; validation and a preview after the last of two steps."""
-    torch.set_num_threads(1)
-    root, tiny = tmp_path_factory.mktemp("shares"), recipes.get_recipe("tiny")
-    size = {"height": 32, "width": 48, "num_frames": 5}
-    prepare(replace(tiny.prepare, synthetic=3, output_path=root / "data", **size))
-    cache(replace(tiny.cache, **size, dataset_base_path=root / "data", draws=1, output_path=root / "cache"))
-    return replace(
-        tiny.train_dit,
-        **size,
-        dataset_base_path=root / "data",
-        cache_path=root / "cache",
-        feature_merge_checkpoint=tiny.cache.feature_merge_checkpoint,
-        max_steps=2,
-        batch_size=2,
-        validation_clips=1,
-        validate_every_steps=2,
-        preview_clips=1,
-        num_inference_steps=1,
-        gradient_checkpointing=True,
-        precision="float32",
-        output_path=root / "alone",
-    )
+    root = tmp_path_factory.mktemp("shares")
+    validation = {"validation_clips": 1, "validate_every_steps": 2, "preview_clips": 1, "num_inference_steps": 1}
+    return tiny_stage2(root, draws=1, gradient_checkpointing=True, precision="float32", output_path=root / "alone", **validation)
 
 
 class SharingAccelerator(Accelerator):

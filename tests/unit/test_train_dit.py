@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wan_alpha import recipes
-from wan_alpha.cache import cache
+from tiny_stage2 import tiny_stage2
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder
@@ -18,7 +17,6 @@ from wan_alpha.errors import UsageError
 from wan_alpha.media.read import read_rgba
 from wan_alpha.models.load import load_transformer, resolve_base
 from wan_alpha.objectives.transparency import gaussian_ellipse
-from wan_alpha.prepare import prepare
 from wan_alpha.train import dit
 from wan_alpha.train.dit import build_transformer, loss, train
 from wan_alpha.train.flow_data import FlowBatch, FlowSample, sample_at, to_batch, validation_sample
@@ -32,21 +30,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainDitConfig:
     """Three procedural clips 32 x 48 x 5 in a cache of two draws."""
-    torch.set_num_threads(1)
-    root, tiny = tmp_path_factory.mktemp("stage2"), recipes.get_recipe("tiny")
-    size = {"height": 32, "width": 48, "num_frames": 5}
-    prepare(replace(tiny.prepare, synthetic=3, output_path=root / "data", **size))
-    cache(replace(tiny.cache, **size, dataset_base_path=root / "data", draws=2, output_path=root / "cache"))
-    return replace(
-        tiny.train_dit,
-        **size,
-        dataset_base_path=root / "data",
-        cache_path=root / "cache",
-        feature_merge_checkpoint=tiny.cache.feature_merge_checkpoint,
-        max_steps=2,
-        batch_size=2,
-        output_path=root / "dit",
-    )
+    return tiny_stage2(tmp_path_factory.mktemp("stage2"), draws=2)
 
 
 @pytest.fixture(scope="module")

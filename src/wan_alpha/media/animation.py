@@ -18,7 +18,8 @@ from wan_alpha.media import exr
 from wan_alpha.media.apng import deep_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
-from wan_alpha.media.stills import PNG_SIGNATURE, Still, is_16_bit_png, read_bytes, read_still, split_channels
+from wan_alpha.media.png import PNG_SIGNATURE
+from wan_alpha.media.stills import Still, is_16_bit_png, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
 
 log = logging.getLogger(__name__)

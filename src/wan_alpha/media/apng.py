@@ -16,8 +16,8 @@ from jaxtyping import UInt16
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import check_size
 from wan_alpha.media.colour import Levels, Rgb
-from wan_alpha.media.png import chunk
-from wan_alpha.media.stills import PNG_SIGNATURE, read_16_bit_png
+from wan_alpha.media.png import PNG_SIGNATURE, chunk
+from wan_alpha.media.stills import read_16_bit_png
 
 NONE, BACKGROUND, PREVIOUS = 0, 1, 2
 SOURCE, OVER = 0, 1

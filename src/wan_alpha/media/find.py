@@ -74,8 +74,9 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     files = [
         path for path in entries if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.stem.endswith(PREVIEW_SUFFIX)
     ]
-    for path in sorted(files, key=_is_still):
-        if _is_still(path) and path.stem in clips and not _is_still(clips[path.stem]):
+    stills = {path for path in files if path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is not True}
+    for path in sorted(files, key=lambda path: path in stills):
+        if path in stills and path.stem in clips and clips[path.stem] not in stills:
             log.warning("%s: a picture of the name of %s is left out as its thumbnail", path, clips[path.stem].name)
         else:
             _add(clips, path.stem, path)
@@ -91,10 +92,6 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     for path in others:
         if path not in frames:
             yield from _scan(path, exclude)
-
-
-def _is_still(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is not True
 
 
 def _add(clips: dict[str, Path], name: str, path: Path) -> None:

@@ -11,13 +11,13 @@ from jaxtyping import UInt8, UInt16
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.video import ALPHA_TAG
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREATEST_UINT16 = 65535
 
 
 def png_bytes(image: UInt8[np.ndarray, "H W 4"] | UInt16[np.ndarray, "H W 4"], *, text: Mapping[str, str] | None = None) -> bytes:
     """One picture as a file. text: key -> what it says of itself; that alpha is straight, as PNG has it, it says in any case."""
-    return b"".join([SIGNATURE, _header(image), _text(text or {}), chunk(b"IDAT", _packed(image)), chunk(b"IEND", b"")])
+    return b"".join([PNG_SIGNATURE, _header(image), _text(text or {}), chunk(b"IDAT", _packed(image)), chunk(b"IEND", b"")])
 
 
 def apng_bytes(clip: RgbaClip) -> bytes:
@@ -27,7 +27,7 @@ def apng_bytes(clip: RgbaClip) -> bytes:
         rate = Fraction(round(clip.fps), 1)
     frames = clip.rgba()
     size = struct.pack(">II", clip.width, clip.height)
-    chunks = [SIGNATURE, _header(frames[0]), _text({}), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
+    chunks = [PNG_SIGNATURE, _header(frames[0]), _text({}), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
     sequence = 0
     for index, frame in enumerate(frames):
         delay = struct.pack(">HHBB", rate.denominator, rate.numerator, 0, 0)

@@ -16,11 +16,11 @@ from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
+from wan_alpha.media.png import PNG_SIGNATURE
 
 STILL_SUFFIXES = (".png", ".webp", ".exr")
 ARCHIVE_SUFFIX = ".zip"
 MAX_STILL_BYTES = 2**30
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
+SHORTER, LONGER = 2, 3
+"""Blocks of the two imagined transformers that stand for a deeper one."""
 Inside = Callable[[Any, Sequence[Any]], int]
 """Bytes that an operation takes for itself, given its arguments."""
 
@@ -102,9 +104,6 @@ class StepBytes:
         """With `depth` blocks, from this at LONGER and the other at SHORTER: each block adds the same."""
         kept, peak = (long + (long - short) * (depth - LONGER) for long, short in ((self.kept, shorter.kept), (self.peak, shorter.peak)))
         return StepBytes(kept=kept, peak=peak)
-
-
-SHORTER, LONGER = 2, 3
 
 
 def shortened(transformer: WanTransformer3DModel, *, depth: int) -> WanTransformer3DModel:
