@@ -13,7 +13,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -31,19 +33,27 @@ HELD_OUT_SEED = 10_000_000
 VAE = dict(base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True])
 
 
-def render_pool(work: Path) -> None:
+def render_pool(work: Path) -> np.ndarray:
     """Opaque training clips as one uint8 array (POOL, T, H, W, 3)."""
-    path = work / "pool.npy"
-    if path.exists():
-        return
-    pool = np.lib.format.open_memmap(work / "pool.partial", mode="w+", dtype=np.uint8, shape=(POOL, FRAMES, SIZE, SIZE, 3))
-    for i in range(POOL):
-        scene = synthetic.sample_scene(i)
-        pool[i] = np.round(synthetic.render_opaque(scene, num_frames=FRAMES, height=SIZE, width=SIZE) * 255).astype(np.uint8)
-        if i % 500 == 0:
-            print(f"pool {i}/{POOL}", flush=True)
-    pool.flush()
-    os.replace(work / "pool.partial", path)
+
+    def opaque(seed: int) -> np.ndarray:
+        return synthetic.render_opaque(synthetic.sample_scene(seed), num_frames=FRAMES, height=SIZE, width=SIZE)
+
+    return rendered(work / "pool.npy", (POOL, FRAMES, SIZE, SIZE, 3), opaque)
+
+
+def rendered(path: Path, shape: tuple[int, ...], render: Callable[[int], np.ndarray]) -> np.ndarray:
+    """render(seed), in [0, 1], of the first seeds as one uint8 array of the shape in a file, which is made where it is missing."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        pool = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        for i in range(len(pool)):
+            pool[i] = np.round(render(i) * 255).astype(np.uint8)
+            if i % 500 == 0:
+                print(f"{path.stem} {i}/{len(pool)}", flush=True)
+        pool.flush()
+        os.replace(partial, path)
+    return np.load(path, mmap_mode="r")
 
 
 def held_out_clips() -> Tensor:
@@ -90,14 +100,14 @@ def encode(vae: AutoencoderKLWan, clip: Tensor) -> tuple[Tensor, Tensor]:
     return mean, logvar.clamp(-20, 5)
 
 
-def vae_loss(vae: AutoencoderKLWan, clip: Tensor) -> Tensor:
-    """MSE + 0.3 L1 + 1e-4 KL, through a sampled latent."""
-    with torch.autocast("cpu", torch.bfloat16):
+def vae_loss(vae: AutoencoderKLWan, clip: Tensor, *, arithmetic: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor]:
+    """MSE + 0.3 L1 + 1e-4 KL, through a sampled latent; and the posterior mean."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic == torch.bfloat16):
         mean, logvar = encode(vae, clip)
         latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
         recon = whole_clip.decode(vae.decoder, vae.post_quant_conv, latents).float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return F.mse_loss(recon, clip) + 0.3 * F.l1_loss(recon, clip) + 1e-4 * kl
+    return F.mse_loss(recon, clip) + 0.3 * F.l1_loss(recon, clip) + 1e-4 * kl, mean
 
 
 def batch(pool: np.ndarray, rng: np.random.Generator, count: int, num_frames: int) -> Tensor:
@@ -119,14 +129,10 @@ def train_vae(work: Path, minutes: float) -> None:
     vae = AutoencoderKLWan(**VAE)
     initialise_vae(vae)
     optimiser = vae_optimiser(vae)
-    pool, rng, held_out = np.load(work / "pool.npy", mmap_mode="r"), np.random.default_rng(0), held_out_clips()
-    step, phase_start, spent, state_path = 0, 0, 0.0, work / "vae_state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        vae.load_state_dict(state["vae"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, phase_start, spent = state["step"], state["phase_start"], state["spent"]
-        rng = np.random.default_rng(step)
+    state_path = work / "vae_state.pt"
+    state = load_state(state_path, vae=vae, optimiser=optimiser)
+    step, phase_start, spent = state.get("step", 0), state.get("phase_start", 0), state.get("spent", 0.0)
+    pool, rng, held_out = np.load(work / "pool.npy", mmap_mode="r"), np.random.default_rng(step), held_out_clips()
     last, report = time.time(), spent
     while spent < minutes * 60:
         images = spent < 0.1 * minutes * 60
@@ -141,7 +147,7 @@ def train_vae(work: Path, minutes: float) -> None:
                 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
             )
         shape = (24, 1) if images else (4, 9) if progress < 0.7 else (2, FRAMES)
-        loss = vae_loss(vae, batch(pool, rng, *shape))
+        loss, _ = vae_loss(vae, batch(pool, rng, *shape))
         loss.backward()
         norm = nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
@@ -154,11 +160,22 @@ def train_vae(work: Path, minutes: float) -> None:
             report = spent
             clips, images = psnr(vae, held_out[:8]), psnr(vae, held_out[:8, :, :1])
             print(f"vae step {step} {spent / 60:.1f} min PSNR {clips:.2f} dB clips, {images:.2f} images", flush=True)
-            torch.save(
-                dict(vae=vae.state_dict(), optimiser=optimiser.state_dict(), step=step, phase_start=phase_start, spent=spent),
-                work / "vae_state.partial",
-            )
-            os.replace(work / "vae_state.partial", state_path)
+            save_state(state_path, vae=vae, optimiser=optimiser, step=step, phase_start=phase_start, spent=spent)
+
+
+def save_state(path: Path, **parts: Any) -> None:
+    """What a training is made of, by name: modules and optimisers by their states, numbers as they are. Written beside and renamed."""
+    state = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
+    torch.save(state, path.with_suffix(".partial"))
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def load_state(path: Path, **parts: Any) -> dict[str, Any]:
+    """Put modules and optimisers back as they were saved, and return the numbers; nothing changes where there is no file."""
+    state = torch.load(path, weights_only=True) if path.exists() else {}
+    for name in parts.keys() & state.keys():
+        parts[name].load_state_dict(state.pop(name))
+    return state
 
 
 def vae_optimiser(vae: AutoencoderKLWan) -> torch.optim.Optimizer:
@@ -201,11 +218,16 @@ def encode_pool(work: Path, output: Path) -> None:
         for i in range(0, len(pool), 8):
             clip = torch.from_numpy(pool[i : i + 8].copy()).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
             latents[i : i + 8] = encode(vae, clip)[0]
+    save_vae(vae, latents, output)
+    write_index(output)
+    torch.save(latents, work / "latents.pt")
+
+
+def save_vae(vae: AutoencoderKLWan, latents: Tensor, output: Path) -> None:
+    """The VAE in half precision, with the mean and standard deviation of these latents of its own."""
     mean, std = latents.float().mean((0, 2, 3, 4)), latents.float().std((0, 2, 3, 4))
     vae.register_to_config(latents_mean=[round(v, 4) for v in mean.tolist()], latents_std=[round(v, 4) for v in std.tolist()])
     vae.half().save_pretrained(output / "vae")
-    write_index(output)
-    torch.save(latents, work / "latents.pt")
 
 
 def write_index(output: Path) -> None:
@@ -286,13 +308,9 @@ def train_dit(work: Path, output: Path, minutes: float) -> None:
     context = torch.cat([embed(encoder, captions[i : i + 100]).half() for i in range(0, len(captions), 100)])
     empty = embed(encoder, [""])
     optimiser = torch.optim.AdamW(dit.parameters(), lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    average, step, spent, state_path = copy.deepcopy(dit).requires_grad_(False), 0, 0.0, work / "dit_state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        dit.load_state_dict(state["dit"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
+    average, state_path = copy.deepcopy(dit).requires_grad_(False), work / "dit_state.pt"
+    state = load_state(state_path, dit=dit, average=average, optimiser=optimiser)
+    step, spent = state.get("step", 0), state.get("spent", 0.0)
     generator = torch.Generator().manual_seed(step)
     last, report, losses = time.time(), spent, []
     while spent < minutes * 60:
@@ -326,9 +344,7 @@ def train_dit(work: Path, output: Path, minutes: float) -> None:
             print(f"dit step {step} {spent / 60:.1f} min loss {np.mean(losses[-100:]):.4f}", flush=True)
         if spent - report > 150 or spent >= minutes * 60:
             report = spent
-            state = dict(dit=dit.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict(), step=step, spent=spent)
-            torch.save(state, work / "dit_state.partial")
-            os.replace(work / "dit_state.partial", state_path)
+            save_state(state_path, dit=dit, average=average, optimiser=optimiser, step=step, spent=spent)
             copy.deepcopy(average).half().save_pretrained(output / "transformer")
 
 

@@ -15,7 +15,6 @@ adapter and the card have to be made anew (runs/tiny_weights.sh, runs/tiny_base_
 import argparse
 import copy
 import math
-import os
 import time
 from pathlib import Path
 
@@ -23,11 +22,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
-from tiny_base import FRAMES, SIZE, VAE, encode, held_out_clips, psnr
+from tiny_base import (
+    FRAMES,
+    SIZE,
+    VAE,
+    encode,
+    held_out_clips,
+    load_state,
+    psnr,
+    render_pool,
+    rendered,
+    save_state,
+    save_vae,
+    vae_loss,
+    vae_optimiser,
+)
 from torch import Tensor, nn
 
-from wan_alpha.data import materials, synthetic
-from wan_alpha.models import whole_clip
+from wan_alpha.data import materials
 from wan_alpha.rgba import RENDER_COLOURS
 
 FLAT_CLIPS, MATERIALS, CANVAS, MEASURED = 1500, 600, 128, 400
@@ -39,34 +51,8 @@ PEAK_RATE, WARMUP = 3e-4, 200
 HOLD = 0.05
 
 
-def flat_pool(work: Path) -> np.ndarray:
-    """(N, T, 64, 64, 3) uint8: the first clips of the first part."""
-    return _pool(work / "flat.npy", (FLAT_CLIPS, FRAMES, SIZE, SIZE, 3), _flat_clip)
-
-
-def material_pool(work: Path) -> np.ndarray:
-    """(N, T, 128, 128, 4) uint8, straight RGBA."""
-    return _pool(work / "materials.npy", (MATERIALS, FRAMES, CANVAS, CANVAS, 4), _material_clip)
-
-
-def _pool(path: Path, shape: tuple[int, ...], render) -> np.ndarray:
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        pool = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        for i in range(len(pool)):
-            pool[i] = np.round(render(i) * 255).astype(np.uint8)
-            if i % 100 == 0:
-                print(f"{path.stem} {i}/{len(pool)}", flush=True)
-        pool.flush()
-        os.replace(partial, path)
-    return np.load(path, mmap_mode="r")
-
-
-def _flat_clip(seed: int) -> np.ndarray:
-    return synthetic.render_opaque(synthetic.sample_scene(seed), num_frames=FRAMES, height=SIZE, width=SIZE)
-
-
-def _material_clip(seed: int) -> np.ndarray:
+def material_clip(seed: int) -> np.ndarray:
+    """(T, 128, 128, 4) in [0, 1], straight RGBA."""
     colour, alpha = materials.render_material(seed, num_frames=FRAMES, height=CANVAS, width=CANVAS)
     return np.concatenate([colour, alpha[..., None]], axis=-1)
 
@@ -82,9 +68,13 @@ def material_batch(pool: np.ndarray, rng: np.random.Generator, count: int, side:
     """(B, 3, 9, side, side) in [-1, 1]: what Stage 1 shows the encoder, a material over a plain colour or its matte as grey video."""
     clips = []
     for i in rng.integers(0, len(pool), count):
-        order = np.sort(rng.permutation(FRAMES)[:WINDOW]) if rng.random() < 0.25 else np.arange(WINDOW) + rng.integers(FRAMES - WINDOW + 1)
-        if rng.random() < 0.5:
+        kind = rng.random()
+        if kind < 0.5:  # every frame a new picture
             order = rng.permutation(FRAMES)[:WINDOW]
+        elif kind < 0.625:  # in order, with gaps
+            order = np.sort(rng.permutation(FRAMES)[:WINDOW])
+        else:
+            order = np.arange(WINDOW) + rng.integers(FRAMES - WINDOW + 1)
         cut = int(rng.integers(side, CANVAS + 1))
         top, left = rng.integers(0, CANVAS - cut + 1, 2)
         rgba = torch.from_numpy(pool[i][order, top : top + cut, left : left + cut]).permute(0, 3, 1, 2).float() / 255
@@ -101,16 +91,11 @@ def material_batch(pool: np.ndarray, rng: np.random.Generator, count: int, side:
 
 
 def loss_of(vae: AutoencoderKLWan, held: AutoencoderKLWan, flat: Tensor, sudden: Tensor, scale: Tensor) -> Tensor:
-    """MSE + 0.3 L1 + 1e-4 KL through a sampled latent, and the normalised distance of the flat clips' latents from where they were."""
-    clip = torch.cat([flat, sudden])
-    mean, logvar = encode(vae, clip)  # without a graph in the last minutes, when the encoder is frozen
-    latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
-    recon = whole_clip.decode(vae.decoder, vae.post_quant_conv, latents)
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    """The first part's loss, and the normalised distance of the flat clips' latents from where they were."""
+    loss, mean = vae_loss(vae, torch.cat([flat, sudden]), arithmetic=torch.float32)
     with torch.no_grad():
         target = encode(held, flat)[0]
-    moved = ((mean[: len(flat)] - target) / scale).square().mean()
-    return F.mse_loss(recon, clip) + 0.3 * F.l1_loss(recon, clip) + 1e-4 * kl + HOLD * moved
+    return loss + HOLD * ((mean[: len(flat)] - target) / scale).square().mean()
 
 
 def train(work: Path, base: Path, minutes: float) -> None:
@@ -119,14 +104,11 @@ def train(work: Path, base: Path, minutes: float) -> None:
     held = AutoencoderKLWan.from_pretrained(base / "vae", torch_dtype=torch.float32).requires_grad_(False)
     scale = torch.tensor(held.config.latents_std).view(1, -1, 1, 1, 1)
     vae = copy.deepcopy(held).requires_grad_(True)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    flat, sudden, checks = flat_pool(work), material_pool(work), held_out_clips()[:8]
-    step, spent, state_path = 0, 0.0, work / "vae_sudden_state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        vae.load_state_dict(state["vae"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
+    optimiser, state_path = vae_optimiser(vae), work / "vae_sudden_state.pt"
+    state = load_state(state_path, vae=vae, optimiser=optimiser)
+    step, spent = state.get("step", 0), state.get("spent", 0.0)
+    flat, checks = render_pool(work)[:FLAT_CLIPS], held_out_clips()[:8]
+    sudden = rendered(work / "materials.npy", (MATERIALS, FRAMES, CANVAS, CANVAS, 4), material_clip)
     rng, check_rng = np.random.default_rng(step), np.random.default_rng(12345)
     unseen = material_batch(sudden[-16:], check_rng, 16, SIZE)
     last, report = time.time(), spent
@@ -154,22 +136,19 @@ def train(work: Path, base: Path, minutes: float) -> None:
         if spent - report > 150 or spent >= end:
             report = spent
             print(f"step {step} {spent / 60:.1f} min PSNR {psnr(vae, checks):.2f} dB smooth, {psnr(vae, unseen):.2f} sudden", flush=True)
-            torch.save(dict(vae=vae.state_dict(), optimiser=optimiser.state_dict(), step=step, spent=spent), work / "sudden.partial")
-            os.replace(work / "sudden.partial", state_path)
+            save_state(state_path, vae=vae, optimiser=optimiser, step=step, spent=spent)
             last = time.time()
 
 
 def save(work: Path, output: Path) -> None:
-    """The VAE in half precision, with the mean and standard deviation of its latents on smooth clips."""
+    """The finished VAE, its latents measured on smooth clips."""
     vae = AutoencoderKLWan(**VAE).requires_grad_(False)
-    vae.load_state_dict(torch.load(work / "vae_sudden_state.pt", weights_only=True)["vae"])
+    load_state(work / "vae_sudden_state.pt", vae=vae)
     vae.half().float()
-    clips = torch.from_numpy(flat_pool(work)[:MEASURED]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    clips = torch.from_numpy(render_pool(work)[:MEASURED].copy()).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     with torch.no_grad():
         latents = torch.cat([encode(vae, clip)[0] for clip in clips.split(4)])
-    mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
-    vae.register_to_config(latents_mean=[round(v, 4) for v in mean.tolist()], latents_std=[round(v, 4) for v in std.tolist()])
-    vae.half().save_pretrained(output / "vae")
+    save_vae(vae, latents, output)
 
 
 def main() -> None:
