@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import generator_at
+from wan_alpha.data.shares import Share
 from wan_alpha.malloc import resident_bytes
 from wan_alpha.objectives.flow import sample_sigmas
 from wan_alpha.recipes import get_recipe
@@ -29,7 +30,7 @@ from wan_alpha.train import dit
 from wan_alpha.train.flow_data import FlowBatch, empty_batch
 from wan_alpha.train.optimisers import make_optimiser
 from wan_alpha.train.state import TrainState
-from wan_alpha.train.step import optimiser_step
+from wan_alpha.train.step import WholeUpdate, optimiser_step
 
 CPU = torch.device("cpu")
 WAN_1_3B = dict(num_attention_heads=12, ffn_dim=8960, num_layers=30)
@@ -64,7 +65,8 @@ def one_step(config: TrainDitConfig, transformer: WanTransformer3DModel) -> dict
 
     forget_highest_resident()
     resident, began = resident_bytes() or 0, time.perf_counter()
-    values = optimiser_step(config, accelerator=accelerator, state=state, loss=loss, step=0, total=config.max_steps or 1)
+    update = WholeUpdate(config, accelerator=accelerator, state=state, loss=loss)
+    values = optimiser_step(config, update=update, state=state, share=Share(), step=0, total=config.max_steps or 1)
     seconds, peak = time.perf_counter() - began, highest_resident_bytes()
     moved = sum(float(parameter.detach().abs().sum(dtype=torch.float64)) != before[name] for name, parameter in trainables.items())
     if not math.isfinite(float(values["gradient_norm"])) or moved == 0:

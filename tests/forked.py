@@ -29,8 +29,15 @@ def save_without_end(output_path, first: int) -> None:
     """State after state; every weight of state N is N."""
     step = first
     while True:
-        save_state(output_path, state=state_at(step), step=step, identity={}, random=[{}], keep=2)
+        save_at(step, output_path)
         step += 1
+
+
+def save_at(step: int, output_path, *, keep: int = 2):
+    """The state of this step, in its folder, which is returned."""
+    state = state_at(step)
+    parts = {"optimiser": state.optimiser.state_dict(), "identity": {}, "random": [{}]}
+    return save_state(output_path, state=state, step=step, keep=keep, **parts)
 
 
 def state_at(step: int) -> TrainState:

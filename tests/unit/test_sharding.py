@@ -110,11 +110,6 @@ class ToldAccelerator(Accelerator):
 @pytest.mark.parametrize(
     ("kind", "plugin", "message"),
     [
-        (
-            DistributedType.DEEPSPEED,
-            {},
-            "got DeepSpeed, expected FSDP2 or plain data parallelism; accelerate launch --config_file runs/fsdp2",
-        ),
         (DistributedType.FSDP, {"fsdp_version": 1}, "fsdp_version: got 1, expected 2"),
         (DistributedType.FSDP, {}, "this stage has no large frozen base"),
     ],

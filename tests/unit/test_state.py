@@ -11,15 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from forked import forked, save_without_end, state_at
+from forked import forked, save_at, save_without_end, state_at
 from toy_training import run, toy_config
 from wan_alpha.errors import CheckpointError
 from wan_alpha.train.randomness import random_states, restore_random_states
-from wan_alpha.train.state import load_state, recover_states, save_state, saved_states, state_to_resume
-
-
-def save(folder, step, *, keep=2):
-    return save_state(folder, state=state_at(step), step=step, identity={}, random=[{}], keep=keep)
+from wan_alpha.train.state import load_state, recover_states, saved_states, state_to_resume
 
 
 def load_latest(folder):
@@ -35,7 +31,7 @@ def load_latest(folder):
 def test_killing_a_run_while_it_saves_leaves_a_latest_that_loads(tmp_path):
     """Twenty times kill -9, each at another moment of a process that does nothing but save."""
     dice, latest = random.Random(0), 1
-    save(tmp_path, latest)
+    save_at(latest, tmp_path)
     for kill in range(20):
         process = forked(save_without_end, tmp_path, latest)  # its first state replaces the latest one
         begun = "step_*.partial" if kill % 2 else f"step_{latest + 1:06d}"
@@ -53,12 +49,12 @@ def test_killing_a_run_while_it_saves_leaves_a_latest_that_loads(tmp_path):
 
 @pytest.mark.parametrize("limit", [64, 1200])
 def test_a_full_disk_is_an_error_that_keeps_the_previous_state(tmp_path, limit):
-    save(tmp_path, 1)
+    save_at(1, tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(CheckpointError, match="make room on the disk and go on with --resume latest"):
-            save(tmp_path, 2)
+            save_at(2, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_000001"]
@@ -67,30 +63,30 @@ def test_a_full_disk_is_an_error_that_keeps_the_previous_state(tmp_path, limit):
 
 def test_a_state_of_the_same_step_is_there_until_the_new_one_is(tmp_path):
     """Killed between the two renames: what stood aside comes back."""
-    folder = save(tmp_path, 1)
+    folder = save_at(1, tmp_path)
     folder.rename(folder.with_name("step_000001.old"))
     (tmp_path / "states" / "step_000001.partial").mkdir()
     assert load_latest(tmp_path) == 1
-    save(tmp_path, 1)
+    save_at(1, tmp_path)
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_000001"]
 
 
 def test_what_stood_aside_goes_when_its_successor_is_in_place(tmp_path):
-    (save(tmp_path, 1)).rename(tmp_path / "states" / "step_000001.old")
-    save(tmp_path, 1)
+    save_at(1, tmp_path).rename(tmp_path / "states" / "step_000001.old")
+    save_at(1, tmp_path)
     recover_states(tmp_path)
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_000001"]
 
 
 def test_a_million_steps_come_after_the_rest(tmp_path):
     for step in (999_999, 1_000_000):
-        save(tmp_path, step)
+        save_at(step, tmp_path)
     assert load_latest(tmp_path) == 1_000_000
 
 
 @pytest.mark.parametrize("name", ["trainables.safetensors", "optimiser.pt", "random.pt", "state.json"])
 def test_a_damaged_file_is_named_and_nothing_is_loaded(tmp_path, name):
-    folder = save(tmp_path, 3)
+    folder = save_at(3, tmp_path)
     (folder / name).write_bytes((folder / name).read_bytes()[:20])
     state = state_at(7)
     with pytest.raises(CheckpointError, match="step_000003"):

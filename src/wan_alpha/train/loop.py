@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from diffusers import WanTransformer3DModel
 from torch import nn
 
 from wan_alpha.config import TrainConfig
+from wan_alpha.data.shares import Share
 from wan_alpha.errors import UsageError
 from wan_alpha.progress import progress
 from wan_alpha.train.ema import Ema
@@ -27,9 +28,10 @@ from wan_alpha.train.randomness import random_states, restore_random_states
 from wan_alpha.train.schedule import learning_rate_at, samples_per_step, steps_per_epoch, total_steps
 from wan_alpha.train.sharding import share_out
 from wan_alpha.train.state import TrainState, load_state, recover_states, require_no_states, save_state, state_to_resume
-from wan_alpha.train.step import Loss, optimiser_step
+from wan_alpha.train.step import Loss, Update, WholeUpdate, optimiser_step
 from wan_alpha.train.stopping import resume_command, stop_requested
 from wan_alpha.train.tracking import Pending, Tracker, tracker_settings
+from wan_alpha.train.zero2 import Zero2Update
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ class _Run:
             ema=None if config.ema_decay is None else Ema(stage.trainables, decay=config.ema_decay),
         )
         self.tracker, self.pending = Tracker(config=config, accelerator=self.accelerator), Pending(accelerator=self.accelerator)
+        self.update: Update
         self.shown: dict[str, float] = {}
         self.written: list[Path] = []
 
@@ -148,13 +151,14 @@ class _Run:
             first, random = load_state(folder, state=self.state, identity=self.identity)
             if self.accelerator.process_index < len(random):
                 restore_random_states(random[self.accelerator.process_index], device=self.stage.device)
+        kind = Zero2Update if self.accelerator.distributed_type == DistributedType.DEEPSPEED else WholeUpdate
+        self.update = kind(config, accelerator=self.accelerator, state=self.state, loss=self.stage.loss)
         self.tracker.open(first=first)
         return first
 
     def take_step(self, step: int) -> None:
-        values = optimiser_step(
-            self.config, accelerator=self.accelerator, state=self.state, loss=self.stage.loss, step=step, total=self.total
-        )
+        share = Share(rank=self.accelerator.process_index, count=self.accelerator.num_processes)
+        values = optimiser_step(self.config, update=self.update, state=self.state, share=share, step=step, total=self.total)
         self.pending.add(values, step=step + 1)
 
     def after_step(self, finished: int, *, stop: bool) -> bool:
@@ -217,9 +221,9 @@ class _Run:
 
     def save(self, finished: int) -> None:
         random = gather_object([random_states(self.stage.device)])
+        parts = {"optimiser": self.update.optimiser_state(), "random": random, "identity": self.identity}
         if self.accelerator.is_main_process:
-            path, keep = self.config.output_path, self.config.keep_states
-            save_state(path, state=self.state, step=finished, identity=self.identity, random=random, keep=keep)
+            save_state(self.config.output_path, state=self.state, step=finished, keep=self.config.keep_states, **parts)
 
     def result(self) -> list[Path]:
         """What the first process wrote, known to all once it is written."""

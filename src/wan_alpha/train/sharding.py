@@ -23,13 +23,9 @@ CONFIG = "runs/fsdp2.yaml"
 def share_out(base: WanTransformer3DModel | None, *, accelerator: Accelerator) -> bool:
     """Share the base out, in place, when the launcher's configuration asks for FSDP2; returns whether it did.
 
-    Raises UsageError for what cannot be shared out: no base, a quantised one, the first FSDP, DeepSpeed.
+    Raises UsageError for what cannot be shared out: no base, a quantised one, the first FSDP.
     """
-    kind = accelerator.distributed_type
-    if kind == DistributedType.DEEPSPEED:
-        do = f"accelerate launch --config_file {CONFIG}"
-        raise UsageError("accelerate's configuration", got="DeepSpeed", expected="FSDP2 or plain data parallelism", do=do)
-    if kind != DistributedType.FSDP:
+    if accelerator.distributed_type != DistributedType.FSDP:
         return False
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:

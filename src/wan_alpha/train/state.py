@@ -64,11 +64,19 @@ class TrainState:
 
 
 def save_state(
-    output_path: Path, *, state: TrainState, step: int, identity: dict[str, object], random: list[dict[str, Any]], keep: int
+    output_path: Path,
+    *,
+    state: TrainState,
+    optimiser: dict[str, Any],
+    step: int,
+    identity: dict[str, object],
+    random: list[dict[str, Any]],
+    keep: int,
 ) -> Path:
     """Write OUTPUT/states/step_NNNNNN, then drop all but the last `keep` states and those of later steps, which this run left behind.
 
-    identity must be equal when resuming; random: random_states of each process. Raises CheckpointError when the disk takes it not.
+    optimiser: its whole state; identity must be equal when resuming; random: random_states of each process. Raises CheckpointError
+    when the disk takes it not.
     """
     folder = output_path / "states" / f"step_{step:06d}"
     about = {"step": step, "best": state.best if math.isfinite(state.best) else None, "identity": identity}
@@ -76,7 +84,7 @@ def save_state(
         with staging(folder) as partial:
             for name, tensors in state.tensors().items():
                 write_tensors(partial / f"{name}.safetensors", tensors, metadata={})
-            torch.save(state.optimiser.state_dict(), partial / "optimiser.pt")
+            torch.save(optimiser, partial / "optimiser.pt")
             torch.save(random, partial / "random.pt")
             (partial / "state.json").write_text(json.dumps(about, indent=1))
             _flush(*partial.iterdir(), partial)

@@ -4,9 +4,12 @@ Nothing here waits for the device: what is returned stays there, and whoever wan
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wan_alpha.config import TrainConfig
@@ -18,29 +21,67 @@ Loss = Callable[[list[int]], dict[str, Tensor]]
 """Named scalars of the samples at these positions, always the same names; `total` is minimised."""
 
 
-def optimiser_step(
-    config: TrainConfig, *, accelerator: Accelerator, state: TrainState, loss: Loss, step: int, total: int
-) -> dict[str, Tensor]:
-    """Take step number `step` (from 0) of `total`; returns this process's mean of each term, and the gradient norm before clipping.
+@runtime_checkable
+class Update(Protocol):
+    """How the gradients of some micro-batches change the weights: whole in every process (below), or in shares (zero2.py)."""
 
-    A gradient that is not finite never reaches the weights: it counts as zero, and the norm that is returned tells.
-    """
+    @property
+    def loss(self) -> Loss:
+        """The stage's loss, whose `total` goes to `backward`."""
+
+    def backward(self, total: Float[Tensor, ""]) -> None:
+        """Add to the gradients."""
+
+    def apply(self) -> Float[Tensor, ""]:
+        """Average the gradients over the processes, clip them and take the optimiser's step; returns their norm before clipping.
+
+        A gradient that is not finite never reaches the weights; the norm tells.
+        """
+
+    def optimiser_state(self) -> dict[str, Any]:
+        """What torch's optimiser over whole parameters would store; all processes ask together."""
+
+
+@dataclass(frozen=True)
+class WholeUpdate:
+    """Every process holds all gradients and all of the optimiser's states. A gradient that is not finite counts as zero."""
+
+    config: TrainConfig
+    _: KW_ONLY
+    accelerator: Accelerator
+    state: TrainState
+    loss: Loss
+
+    def backward(self, total: Float[Tensor, ""]) -> None:
+        total.backward()
+
+    def apply(self) -> Float[Tensor, ""]:
+        parameters, optimiser = list(self.state.trainables.values()), self.state.optimiser
+        gradients = _averaged_gradients(parameters, self.accelerator)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        for gradient in gradients:
+            gradient.masked_fill_(~norm.isfinite(), 0.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def optimiser_state(self) -> dict[str, Any]:
+        return self.state.optimiser.state_dict()
+
+
+def optimiser_step(
+    config: TrainConfig, *, update: Update, state: TrainState, share: Share, step: int, total: int
+) -> dict[str, Float[Tensor, ""]]:
+    """Take step number `step` (from 0) of `total`; returns this process's mean of each term, and the gradient norm before clipping."""
     set_learning_rate(state.optimiser, rate=learning_rate_at(config, step=step, total=total))
-    share = Share(rank=accelerator.process_index, count=accelerator.num_processes)
     means: dict[str, Tensor] = {}
     for micro_batch in range(config.gradient_accumulation_steps):
-        terms = loss(positions_of(config, step=step, micro_batch=micro_batch, share=share))
-        (terms["total"] / config.gradient_accumulation_steps).backward()
+        terms = update.loss(positions_of(config, step=step, micro_batch=micro_batch, share=share))
+        update.backward(terms["total"] / config.gradient_accumulation_steps)
         for name, value in terms.items():
             part = value.detach().float() / config.gradient_accumulation_steps
             means[name] = means[name] + part if name in means else part
-    parameters = list(state.trainables.values())
-    gradients = _averaged_gradients(parameters, accelerator)
-    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-    for gradient in gradients:
-        gradient.masked_fill_(~norm.isfinite(), 0.0)
-    state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
+    norm = update.apply()
     if state.ema is not None:
         state.ema.update(state.trainables, step=step)
     return {**means, "gradient_norm": norm}
