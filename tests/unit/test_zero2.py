@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, DistributedType
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from torch import nn
@@ -167,11 +167,11 @@ def test_the_shipped_configuration_asks_for_zero2(monkeypatch, tmp_path) -> None
     assert load_config_from_file(str(CONFIG)).distributed_type == DistributedType.DEEPSPEED
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    launched = []
+    monkeypatch.setattr(launch, "deepspeed_launcher", launched.append)
     arguments = ["--config_file", str(CONFIG), "-m", "wan_alpha", "train-dit"]
-    launched, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    assert defaults.distributed_type == DistributedType.DEEPSPEED
-    assert launched.use_deepspeed
-    _, environment = prepare_deepspeed_cmd_env(launched)
+    launch.launch_command(launch.launch_command_parser().parse_args(arguments))
+    _, environment = prepare_deepspeed_cmd_env(*launched)
     assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
     for name, value in environment.items():
         if name.startswith("ACCELERATE_"):
