@@ -52,6 +52,7 @@ class Evaluation:
             f"{len(self.clips)} clips, 0-255: RGB MAE {self.mean['rgb_mae']:.2f} (over alpha > 0: {self.mean['rgb_mae_any_alpha']:.2f}), "
             f"alpha MAE {self.mean['alpha_mae']:.2f}: {grade(self.mean)}",
             f"over nine backgrounds: PSNR {self.mean['psnr']:.2f} dB, SSIM {self.mean['ssim']:.4f}; "
+            f"colour: PSNR {self.mean['rgb_psnr']:.2f} dB, SSIM {self.mean['rgb_ssim']:.4f}; "
             f"alpha: PSNR {self.mean['alpha_psnr']:.2f} dB, SSIM {self.mean['alpha_ssim']:.4f}",
             f"alpha: SAD {self.mean['alpha_sad']:.3f}, MSE {self.mean['alpha_mse']:.2f}, Grad {self.mean['alpha_grad']:.3f}, "
             f"Conn {self.mean['alpha_conn']:.3f}, dtSSD {self.mean['alpha_dtssd']:.2f}",

@@ -47,6 +47,8 @@ def test_predictions_are_measured_at_their_own_size_without_a_model(folders: dic
     assert found.clips["b"]["alpha_sad"] == pytest.approx(opaque * 26 / 255 / 1000, rel=1e-4)
     assert found.clips["b"]["holes"] == pytest.approx(26 / 255, rel=1e-4)
     assert found.clips["b"]["background_leak"] == 0
+    assert (found.clips["b"]["rgb_psnr"], found.clips["b"]["rgb_ssim"]) == (100, pytest.approx(1))  # the hole is alpha's alone
+    assert any("; colour: PSNR 100.00 dB, SSIM 1.0000; alpha: PSNR" in line for line in found.summary())
     assert found.mean["holes"] == pytest.approx(13 / 255, rel=1e-4)
     record = json.loads((folders["output_path"] / "run.json").read_text())
     assert (record["verb"], record["weights"]) == ("evaluate", {})
@@ -61,6 +63,7 @@ def test_report_table_and_page_agree(folders: dict[str, Path]) -> None:
         rows = list(csv.DictReader(file))
     assert [row["clip"] for row in rows] == ["a", "b", "mean"]
     assert all(float(rows[2][name]) == value for name, value in found.mean.items())
+    assert {"rgb_psnr", "rgb_ssim"} <= report["mean"].keys()
     page = found.page.read_text()
     assert page.count("<figure>") == 4
     assert re.findall(r'<th title="[^"]+">(\w+)</th>', page) == list(MEANINGS)

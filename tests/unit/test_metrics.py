@@ -40,6 +40,29 @@ def test_psnr_by_hand_and_for_identical_clips() -> None:
     assert quality.psnr(flat(0.5), flat(0.5)).item() == 100
 
 
+def test_colour_alone_counts_what_the_true_alpha_shows_over_the_whole_frame() -> None:
+    """An error of 0.2 in a quarter of the frame: mean square 0.01, 20 dB, whatever lies under transparency or in the predicted alpha."""
+    alpha, truth = flat(0.0), flat(0.5, 3)
+    alpha[..., :4], alpha[..., 4:8] = 0.5, 8 / 255
+    prediction = truth.clone()
+    prediction[..., :4] += 0.2
+    prediction[..., 4:] = 1.7
+    found = measure((prediction[0], flat(0.0)[0]), (truth[0], alpha[0]), hard_threshold=8 / 255)
+    assert found["rgb_psnr"] == pytest.approx(20, abs=1e-3)
+    shown = truth * (alpha > 8 / 255)
+    assert found["rgb_ssim"] == pytest.approx(quality.ssim(shown + 0.2 * (alpha > 8 / 255), shown).item(), abs=1e-6)
+    assert measure((prediction[0], alpha[0]), (truth[0], 0 * alpha[0]), hard_threshold=8 / 255)["rgb_psnr"] == 100
+
+
+def test_ssim_of_flat_colour_by_hand() -> None:
+    """Without contrast SSIM is its luminance term, (2 x y + c) / (x^2 + y^2 + c) with c = 0.01^2."""
+    found = quality.rgb_psnr_ssim(flat(0.7, 3), flat(0.5, 3), true_alpha=flat(1.0))
+    assert found["ssim"] == pytest.approx(
+        (2 * 0.35 + 1e-4) / (0.49 + 0.25 + 1e-4), abs=5e-4
+    )  # float32 variances are noise of 1e-7 beside 9e-4
+    assert found["psnr"] == pytest.approx(10 * math.log10(1 / 0.04), abs=1e-3)
+
+
 def test_backgrounds_weigh_the_alpha_error() -> None:
     """alpha 0.9 in place of 1 on black subject: invisible on black, an error of 0.1 on white."""
     result = quality.psnr_ssim_over_backgrounds((flat(0.0, 3), flat(0.9)), (flat(0.0, 3), flat(1.0)))

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from wan_alpha.metrics import matting, transparency
-from wan_alpha.metrics.quality import alpha_mae, alpha_psnr_ssim, psnr_ssim_over_backgrounds, rgb_mae
+from wan_alpha.metrics.quality import alpha_mae, alpha_psnr_ssim, psnr_ssim_over_backgrounds, rgb_mae, rgb_psnr_ssim
 from wan_alpha.rgba import METRIC_COLOURS
 
 Clip = tuple[Tensor, Tensor]
@@ -12,6 +12,8 @@ Clip = tuple[Tensor, Tensor]
 MEANINGS: dict[str, str] = {
     "psnr": "dB, over nine backgrounds, higher is better (AlphaVAE, arXiv 2507.09308)",
     "ssim": "0 to 1, over nine backgrounds, higher is better",
+    "rgb_psnr": "dB, of colour alone: both clips on black where the true alpha is at most the hard threshold, higher is better",
+    "rgb_ssim": "0 to 1, of colour alone, likewise, higher is better",
     "rgb_mae": "mean colour error, 0 to 255, where true alpha is above the hard threshold",
     "rgb_mae_any_alpha": "mean colour error, 0 to 255, where true alpha is above 0",
     "alpha_psnr": "dB, of alpha as a grey clip, higher is better",
@@ -38,8 +40,10 @@ def measure(prediction: Clip, truth: Clip, *, hard_threshold: float) -> dict[str
     """
     (rgb, alpha), (true_rgb, true_alpha) = ((colour[None], matte[None]) for colour, matte in (prediction, truth))
     matte = {"prediction": alpha, "target": true_alpha}
+    colour = rgb_psnr_ssim(rgb, true_rgb, true_alpha=true_alpha, threshold=hard_threshold)
     values: dict[str, float | Tensor] = {
         **psnr_ssim_over_backgrounds((rgb, alpha), (true_rgb, true_alpha)),
+        **{f"rgb_{name}": value for name, value in colour.items()},
         "rgb_mae": rgb_mae(rgb, true_rgb, true_alpha=true_alpha, threshold=hard_threshold),
         "rgb_mae_any_alpha": rgb_mae(rgb, true_rgb, true_alpha=true_alpha, threshold=0.0),
         **{f"alpha_{name}": value for name, value in alpha_psnr_ssim(alpha, true_alpha).items()},

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wan_alpha.errors import UsageError
-from wan_alpha.rgba import HARD_THRESHOLD, METRIC_COLOURS, over
+from wan_alpha.rgba import HARD_THRESHOLD, METRIC_COLOURS, hard_alpha, over
 
 Rgb = Float[Tensor, "B 3 T H W"]
 Alpha = Float[Tensor, "B 1 T H W"]
@@ -67,6 +67,17 @@ def psnr_ssim_over_backgrounds(prediction: tuple[Tensor, Tensor], target: tuple[
         values |= {f"psnr_{name}": _decibels(error).item(), f"ssim_{name}": similarity.item()}
     mean = {metric: sum(values[f"{metric}_{name}"] for name in METRIC_COLOURS) / len(METRIC_COLOURS) for metric in ("psnr", "ssim")}
     return {**mean, **values}
+
+
+def rgb_psnr_ssim(prediction: Rgb, target: Rgb, *, true_alpha: Alpha, threshold: float = HARD_THRESHOLD) -> dict[str, float]:
+    """PSNR and SSIM of colour alone, over whole frames. Keys: psnr, ssim.
+
+    Both clips are hard-rendered on black by the true alpha, so an error of alpha costs nothing, and pixels that nobody sees are equal.
+    Wan-Alpha v3 (arXiv 2509.24979) reports colour and alpha apart too; how it composites colour is not published: this is our definition.
+    """
+    visible = hard_alpha(true_alpha, threshold=threshold)
+    pair = prediction.clamp(0, 1) * visible, target * visible
+    return {"psnr": psnr(*pair).item(), "ssim": ssim(*pair).item()}
 
 
 def alpha_psnr_ssim(prediction: Alpha, target: Alpha) -> dict[str, float]:
