@@ -1,7 +1,11 @@
 import json
 import time
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from accelerate import tracking
+from accelerate.utils import LoggerType
 
 from toy_training import run, toy_config
 from wan_alpha.errors import UsageError
@@ -44,3 +48,46 @@ def test_unknown_and_missing_trackers_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("wan_alpha.train.tracking.get_available_trackers", lambda: [])
     with pytest.raises(UsageError, match="pip install trackio, or take --tracker none"):
         run(toy_config(tmp_path, tracker="trackio"))
+
+
+class FakeTracker(tracking.GeneralTracker):
+    """Takes whatever name accelerate gives a tracker; keeps what reaches it, and whether the folder that it is told of is there."""
+
+    name, requires_logging_directory, main_process_only = "fake", True, True
+    made: ClassVar[list["FakeTracker"]] = []
+
+    def __init__(self, project, logging_dir, **own):
+        super().__init__()
+        self.project, self.folders, self.own = project, [Path(logging_dir), *([Path(own["dir"])] if "dir" in own else [])], own
+        self.config, self.logged, self.finished = {}, [], False
+        self.made.append(self)
+
+    tracker = property(lambda self: self)
+
+    def start(self):
+        self.folders_are_there = all(folder.is_dir() for folder in self.folders)
+
+    def store_init_configuration(self, values):
+        self.config = values
+
+    def log(self, values, step=None, **_):
+        self.logged.append((step, sorted(values)))
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.mark.parametrize("name", [name for name in LoggerType.list() if name != LoggerType.ALL.value])
+def test_any_tracker_that_accelerate_names_is_fed(tmp_path, monkeypatch, name):
+    for module in ("wan_alpha.train.tracking", "accelerate.tracking"):
+        monkeypatch.setattr(f"{module}.get_available_trackers", lambda: [LoggerType(name)])
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, FakeTracker)
+    monkeypatch.setattr(FakeTracker, "made", [])
+    run(toy_config(tmp_path, tracker=name, max_steps=2))
+    (found,) = FakeTracker.made
+    assert (found.project, found.folders_are_there, found.finished) == ("wan-alpha", True, True)
+    assert set(found.folders) == {tmp_path / "logs"}
+    assert [step for step, _ in found.logged] == [1, 2]
+    assert all("total" in names for _, names in found.logged)
+    assert ("dir" in found.own) == (name == "wandb")
+    assert (found.config.get("max_steps") == 2) == (name != "tensorboard")

@@ -46,7 +46,9 @@ class Tracker:
             return
         truncate_metrics(self.config.output_path / METRICS_FILE, step=first)
         if self.config.tracker != "none":
-            own = {"tensorboard": {"purge_step": first + 1}, "wandb": {"dir": str(self.config.output_path / "logs")}}
+            logs = self.config.output_path / "logs"
+            logs.mkdir(parents=True, exist_ok=True)  # wandb writes to the machine's temporary folder when its own is not there
+            own = {"tensorboard": {"purge_step": first + 1}, "wandb": {"dir": str(logs)}}
             settings = None if self.config.tracker == "tensorboard" else config_as_json(self.config)  # run.json has them
             self.accelerator.init_trackers(PROJECT, config=settings, init_kwargs=own)
 
