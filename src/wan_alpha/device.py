@@ -1,8 +1,10 @@
-"""The one place where a device and the dtype of frozen weights are chosen. Stages choose, and pass them in."""
+"""The one place where a device and the dtype of frozen weights are chosen, and where batches move there. Stages choose, and pass on."""
 
 import os
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from wan_alpha.config import Device, Precision
 from wan_alpha.errors import UsageError
@@ -42,6 +44,13 @@ def autocast_dtype(precision: Precision = "auto", *, device: torch.device) -> to
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
     return frozen_dtype(precision, device=device)
+
+
+def on_device(tensor: Shaped[Tensor, "*shape"], *, device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """The tensor on the device, the same one if it is there. Nothing waits for a copy to a card: it leaves from pinned memory."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _listed(present: dict[str, bool]) -> str:

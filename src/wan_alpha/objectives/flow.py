@@ -46,7 +46,7 @@ def reference_table() -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[T
 
 def bell_weight(sigma: Float[Tensor, " n"], *, shift: float = REFERENCE_SHIFT) -> Float[Tensor, " n"]:
     """The published weight "bsmntw": y - min y, scaled to mean 1 over the shifted table, y = exp(-2 ((1000 sigma - 500) / 1000)^2)."""
-    table = _bell(_table_sigmas(shift).to(sigma.device))
+    table = _bell(_table_sigmas(shift, device=sigma.device))  # made there: a copy from the CPU would be waited for
     return (_bell(sigma) - table.min()).clamp(min=0) / (table - table.min()).mean()
 
 
@@ -94,8 +94,8 @@ def bidirectional_loss(
     return (mask * error.clamp(0, 1)).mean()
 
 
-def _table_sigmas(shift: float) -> Tensor:
-    return shift_sigma(1 - torch.arange(TABLE_STEPS, dtype=torch.float32) / TABLE_STEPS, shift=shift)
+def _table_sigmas(shift: float, *, device: torch.device | None = None) -> Tensor:
+    return shift_sigma(1 - torch.arange(TABLE_STEPS, dtype=torch.float32, device=device) / TABLE_STEPS, shift=shift)
 
 
 @lru_cache(maxsize=4)

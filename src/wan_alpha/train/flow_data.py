@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder, generator_at
+from wan_alpha.device import on_device
 from wan_alpha.geometry import ClipSize
 from wan_alpha.objectives.flow import sample_sigmas
 from wan_alpha.train.latent_source import Encoder, LatentSource
@@ -58,8 +59,8 @@ def validation_sample(source: LatentSource, i: int, *, sigma: float) -> FlowSamp
 def to_batch(samples: list[FlowSample], *, encode: Encoder, device: torch.device) -> FlowBatch:
     """Samples of one size stacked, on the device."""
     x0, gaussian = encode([sample.clip for sample in samples])
-    context, noise, sigma = (torch.stack([getattr(s, name) for s in samples]).to(device) for name in ("context", "noise", "sigma"))
-    return FlowBatch(x0=x0, gaussian=gaussian, context=context, noise=noise, sigma=sigma)
+    stacked = {name: torch.stack([getattr(sample, name) for sample in samples]) for name in ("context", "noise", "sigma")}
+    return FlowBatch(x0=x0, gaussian=gaussian, **{name: on_device(tensor, device=device) for name, tensor in stacked.items()})
 
 
 def empty_batch(config: TrainDitConfig, *, channels: int, text_dim: int) -> FlowBatch:

@@ -15,7 +15,7 @@ from torch import Tensor
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.clips import ClipDataset
 from wan_alpha.data.latents import LatentCache
-from wan_alpha.device import frozen_dtype
+from wan_alpha.device import frozen_dtype, on_device
 from wan_alpha.encoding import encode_clip
 from wan_alpha.errors import UsageError
 from wan_alpha.models.load import load_text_encoder, resolve_base
@@ -145,7 +145,7 @@ def stack_latents(device: torch.device) -> Encoder:
 
     def stack(clips: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         latents, gaussians = zip(*clips, strict=True)
-        return torch.stack(latents).to(device), torch.stack(gaussians)[:, None].to(device)
+        return on_device(torch.stack(latents), device=device), on_device(torch.stack(gaussians)[:, None], device=device)
 
     return stack
 
@@ -154,9 +154,11 @@ def clip_encoder(rgba_vae: RGBAlphaVAE, *, hard_threshold: float, device: torch.
     """The encoder of clips: hard render on each one's colour, both encoders, merge block, normalised; and the matte's ellipse."""
 
     def encode(clips: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-        rgb, alpha, colour = (torch.stack(part).to(device) for part in zip(*clips, strict=True))
+        stacked = [torch.stack(part) for part in zip(*clips, strict=True)]
+        rgb, alpha, colour = (on_device(part, device=device) for part in stacked)
         latents = encode_clip(rgba_vae, rgb, alpha, colour=colour, hard_threshold=hard_threshold)
-        return latents.float(), gaussian_ellipse(alpha)[:, None]
+        gaussian = gaussian_ellipse(stacked[1])[:, None]  # many small sums, whose results decide what comes next: on the CPU
+        return latents.float(), on_device(gaussian, device=device)
 
     return encode
 

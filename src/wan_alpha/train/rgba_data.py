@@ -11,6 +11,7 @@ from wan_alpha.data.clips import Augment, ClipDataset, Sample
 from wan_alpha.data.draws import generator_at
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.survey import Survey, survey_clips
+from wan_alpha.device import on_device
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.rgba import RENDER_COLOURS
@@ -95,8 +96,8 @@ def validation_sample(clips: ClipDataset, i: int, *, config: TrainVaeConfig, z_d
 
 def to_batch(samples: list[RgbaBatch], *, device: torch.device) -> RgbaBatch:
     """Samples of one size stacked, on the device."""
-    stacked = {field.name: torch.cat([getattr(sample, field.name) for sample in samples]).to(device) for field in fields(RgbaBatch)}
-    return RgbaBatch(**stacked)
+    stacked = {field.name: torch.cat([getattr(sample, field.name) for sample in samples]) for field in fields(RgbaBatch)}
+    return RgbaBatch(**{name: on_device(tensor, device=device) for name, tensor in stacked.items()})
 
 
 def empty_batch(config: TrainVaeConfig, *, z_dim: int) -> RgbaBatch:
