@@ -18,12 +18,14 @@ from wan_alpha.checkpoints.comfyui_workflow import WorkflowSettings, workflow
 from wan_alpha.checkpoints.files import read_metadata, read_tensors, write_tensors
 from wan_alpha.checkpoints.folders import COMFYUI_LORA, COMFYUI_VAES, COMFYUI_WORKFLOW, STAGE1_FILE
 from wan_alpha.checkpoints.originals import dit_diffusers_name, dit_to_original, layout_md5
+from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.config import LAYOUTS, BaseSourceConfig, ConvertConfig
 from wan_alpha.convert.run import ConvertReport, convert
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.models.load import load_transformer, load_vae
 from wan_alpha.models.merge import merge_acceleration_lora, merge_adapter
 from wan_alpha.models.rewrite import best_factors
+from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.models.sources import resolve_base
 
 HOW = {"dtype": torch.float32, "device": "cpu"}
@@ -124,6 +126,62 @@ def into(small: Path, sources: tuple[Path, ...], layout: str, out: Path) -> tupl
         return (merge, out / "decoder.bin")
     run(small, out / "s.safetensors", to="comfyui", out=out / "c")
     return (merge, out / "c")
+
+
+def rgba_vae_of(small: Path) -> RGBAlphaVAE:
+    parts = read_stage1(stage1_of(small))
+    return build_rgba_vae(load_vae(resolve_base(BaseSourceConfig(model=str(small / "base"))), **HOW), merge=parts, decoder_lora=parts)
+
+
+def test_from_pretrained_reads_the_diffusers_folder(small: Path, tmp_path: Path) -> None:
+    run(small, stage1_of(small), to="diffusers", out=tmp_path)
+    folder = tmp_path / STAGE1_FILE.parent
+    found, expected = RGBAlphaVAE.from_pretrained(folder), rgba_vae_of(small)
+    latents, clip = torch.randn(1, 2, 2, 2, 2), torch.rand(1, 3, 3, 4, 4)
+    for ours, theirs in zip(found.decode_raw(latents), expected.decode_raw(latents), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(found.encode(clip, clip), expected.encode(clip, clip), atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+    assert RGBAlphaVAE.from_pretrained(folder, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    (tmp_path / "vae" / "config.json").rename(tmp_path / "kept.json")
+    with pytest.raises(CheckpointError, match="expected the base VAE; keep vae/ beside rgba_vae/"):
+        RGBAlphaVAE.from_pretrained(folder)
+    for text, message in (('{"_class_name": "RGBAlphaVAE"}', "no word of the base VAE.*--to diffusers"), ("{", "no JSON")):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            RGBAlphaVAE.from_pretrained(folder)
+
+
+def test_from_pretrained_names_the_reader_of_one_part_alone(small: Path, tmp_path: Path) -> None:
+    run(small, stage1_of(small), to="merge-block", out=tmp_path / "m.safetensors")
+    run(small, tmp_path / "m.safetensors", to="diffusers", out=tmp_path / "d")
+    with pytest.raises(CheckpointError, match=r"got no decoder LoRA.*--feature_merge_checkpoint"):
+        RGBAlphaVAE.from_pretrained(tmp_path / "d" / STAGE1_FILE.parent)
+
+
+@pytest.mark.parametrize("place", ["rgba_vae", "", "rgba_vae/diffusion_pytorch_model.safetensors"])
+def test_what_save_pretrained_writes_is_read_as_folder_pipeline_and_file(small: Path, tmp_path: Path, place: str) -> None:
+    rgba_vae_of(small).save_pretrained(tmp_path / "rgba_vae")
+    report = run(small, tmp_path / place, to="merge-block", out=tmp_path / "m.safetensors")
+    merge = {key: tensor for key, tensor in read_tensors(stage1_of(small)).items() if key.startswith("middle.")}
+    assert close(read_tensors(tmp_path / "m.safetensors"), merge, atol=0)
+    assert len(report.left_out) == 1
+
+
+def test_what_save_pretrained_writes_is_converted_to_the_other_folders(small: Path, tmp_path: Path) -> None:
+    source, latents = tmp_path / "rgba_vae", torch.randn(1, 2, 2, 2, 2)
+    rgba_vae_of(small).save_pretrained(source)
+    assert run(small, source, to="diffusers", out=tmp_path / "d", rank=LORA_RANK).left_out == ()
+    again = RGBAlphaVAE.from_pretrained(tmp_path / "d" / "rgba_vae").decode_raw(latents)
+    for ours, theirs in zip(again, rgba_vae_of(small).decode_raw(latents), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+    run(small, source, to="comfyui", out=tmp_path / "c")
+    run(small, stage1_of(small), to="comfyui", out=tmp_path / "expected")
+    for path in COMFYUI_VAES.values():
+        assert close(read_tensors(tmp_path / "c" / path), read_tensors(tmp_path / "expected" / path))
+        assert read_metadata(tmp_path / "c" / path)["latents_std"] == "[2.0, 3.0]"
+    with pytest.raises(UsageError, match="--rank: got none"):
+        run(small, source, to="stage1", out=tmp_path / "s.safetensors")
 
 
 def test_usual_names_and_what_is_left_out(small: Path, tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ from wan_alpha import cli
 from wan_alpha.checkpoints.examine import examine, groups
 from wan_alpha.checkpoints.files import read_tensors, sha256, write_tensors
 from wan_alpha.checkpoints.originals import dit_to_original
+from wan_alpha.checkpoints.stage1 import read_stage1
 from wan_alpha.checkpoints.vae_layout import to_original
-from wan_alpha.config import InspectConfig
+from wan_alpha.config import BaseSourceConfig, InspectConfig
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.inspect_file import DIFFSYNTH, FileReport, inspect
-from wan_alpha.models.sources import tiny_folder
+from wan_alpha.models.load import load_vae
+from wan_alpha.models.rgba_vae import build_rgba_vae
+from wan_alpha.models.sources import resolve_base, tiny_folder
 
 Q = "blocks.0.self_attn.q"
 
@@ -105,6 +108,23 @@ def test_damaged_adapters(small: Path, tmp_path: Path, name: str) -> None:
     assert report(small / "epoch-2.safetensors").problems == ()
     found = report(tmp_path / "a.safetensors")
     assert any(re.search(message, problem) for problem in found.problems), found.problems
+
+
+def test_what_save_pretrained_writes(small: Path, tmp_path: Path) -> None:
+    parts = read_stage1(small / "stage1_epoch_4.safetensors")
+    vae = load_vae(resolve_base(BaseSourceConfig(model=str(small / "base"))), dtype=torch.float32, device="cpu")
+    build_rgba_vae(vae, merge=parts, decoder_lora=parts).save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    found = report(path)
+    assert (found.problems, found.facts["is"]) == ((), "an RGBA VAE, decoders merged")
+    assert (found.facts["layout"], found.facts["fits"]) == (
+        "diffusers, as save_pretrained writes it",
+        "a VAE of base_dim 4 and z_dim 2",
+    )
+    tensors = {key: tensor for key, tensor in read_tensors(path).items() if not key.startswith("merge_block.")}
+    tensors.pop("alpha_decoder.conv_in.bias")
+    write_tensors(path, {**tensors, "surprise": torch.ones(1)}, metadata={})
+    assert report(path).problems == ("no merge_block.*", "conv_in.bias: in one decoder only", "surprise: no tensor of an RGBA VAE")
 
 
 def test_other_problems(small: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _LAYOUTS: dict[Kind, tuple[str, str]] = {
     "a merge block, latent layout": ("Stage 1", "merge-block"),
     "an acceleration LoRA": ("Stage 2", "lora"),
     "a DiT": ("base or merged", "merged"),
+    "an RGBA VAE, decoders merged": ("Stage 1 on its base", "diffusers, as save_pretrained writes it"),
     "a diffusers VAE": ("base", "diffusers"),
     "an original VAE": ("base or merged", "comfyui"),
 }
@@ -125,6 +126,14 @@ def _dit_problems(tensors: Mapping[str, Tensor]) -> Iterator[str]:
         yield f"{wrapped[0]}: prefix model.diffusion_model. hides the original names; convert --to merged takes it off"
 
 
+def _rgba_vae_problems(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    parts = ("encoder.", "quant_conv.", "post_quant_conv.", "merge_block.", "rgb_decoder.", "alpha_decoder.")
+    found = {part: {key.removeprefix(part) for key in tensors if key.startswith(part)} for part in parts}
+    yield from (f"no {part}*" for part, names in found.items() if not names)
+    yield from (f"{name}: in one decoder only" for name in sorted(found["rgb_decoder."] ^ found["alpha_decoder."]))
+    yield from (f"{key}: no tensor of an RGBA VAE" for key in tensors if not key.startswith(parts))
+
+
 _CHECKS = {
     "a DiT adapter": _adapter_problems,
     "a full Stage-1 checkpoint": _stage1_problems,
@@ -132,6 +141,7 @@ _CHECKS = {
     "a merge block, feature layout": _stage1_problems,
     "a merge block, latent layout": _stage1_problems,
     "a DiT": _dit_problems,
+    "an RGBA VAE, decoders merged": _rgba_vae_problems,
 }
 
 
@@ -140,7 +150,7 @@ def _base(kind: Kind, tensors: Mapping[str, Tensor]) -> str:
         return _dit_base(tensors)
     if kind == "an original VAE":
         return _vae_name(tensors, base="encoder.conv1.weight", z="conv2.weight")
-    if kind == "a diffusers VAE":
+    if kind in ("a diffusers VAE", "an RGBA VAE, decoders merged"):
         return _vae_name(tensors, base="encoder.conv_in.weight", z="post_quant_conv.weight")
     if "Stage-1" in kind or "merge block" in kind or "decoder LoRA" in kind:
         try:

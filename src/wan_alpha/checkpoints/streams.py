@@ -38,11 +38,12 @@ _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 class TensorFiles(Mapping[str, Tensor]):
     """The tensors of one or more files, each read when it is asked for; torch files are mapped into memory.
 
-    `shapes` holds them on the meta device and `metadata` the text of the first file. `rename` gives each key its name here.
+    `shapes` holds them on the meta device and `metadata` the text of the first file. `rename` gives each key its name here, or
+    None to leave it out.
     Raises CheckpointError for a file that is missing or damaged, and for a name in two files.
     """
 
-    def __init__(self, paths: Sequence[Path], *, rename: Callable[[str], str] = str) -> None:
+    def __init__(self, paths: Sequence[Path], *, rename: Callable[[str], str | None] = str) -> None:
         self.paths = list(paths)
         self.metadata = {key: text for key, text in read_metadata(self.paths[0]).items() if key != "format"}
         self.shapes: dict[str, Tensor] = {}
@@ -51,6 +52,8 @@ class TensorFiles(Mapping[str, Tensor]):
         for path in self.paths:
             for key, shape in self._shapes_of(path).items():
                 name = rename(key)
+                if name is None:
+                    continue
                 if name in self.shapes:
                     raise CheckpointError(path, got=f"{key}, which an earlier file has too", expected="each tensor once")
                 self.shapes[name], self._places[name] = shape, (path, key)

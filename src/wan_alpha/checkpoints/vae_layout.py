@@ -64,6 +64,14 @@ def from_original(tensors: Mapping[str, Tensor], *, diffusers_keys: Iterable[str
     return {names.get(key, key): tensor for key, tensor in tensors.items()}
 
 
+def one_decoder_key(key: str, *, decoder: str, num_res_blocks: int) -> str | None:
+    """Original name of an RGBAlphaVAE's tensor in the whole VAE of one of its decoders, "rgb" or "alpha"; None where it has no place."""
+    top, _, rest = key.partition(".")
+    if top == f"{decoder}_decoder":
+        return original_key(f"decoder.{rest}", num_res_blocks=num_res_blocks)
+    return original_key(key, num_res_blocks=num_res_blocks) if top in ("encoder", *_TOP) else None
+
+
 def count_res_blocks(keys: Collection[str]) -> int:
     """Residual blocks per level of an original VAE, from the number of its decoder's `upsamples` entries."""
     entries = {int(match[1]) for key in keys if (match := re.match(r"decoder\.upsamples\.(\d+)\.", key))}

@@ -26,8 +26,8 @@ NEEDS: dict[Layout, tuple[tuple[str, ...], ...]] = {
     "adapter": (("adapter",),),
     "lora": (("adapter",), ("transformer",)),
     "merged": (("adapter",), ("transformer",)),
-    "diffusers": (("adapter",), ("decoder LoRA",), ("merge block",)),
-    "comfyui": (("adapter",), ("decoder LoRA",)),
+    "diffusers": (("adapter",), ("decoder LoRA",), ("merge block",), ("VAE pair",)),
+    "comfyui": (("adapter",), ("decoder LoRA",), ("VAE pair",)),
 }
 """Parts that the sources must hold, in alternatives; a part that no alternative names is left out."""
 _FILE_LAYOUTS: dict[Layout, Writer] = {
@@ -117,7 +117,8 @@ def _write_folder(job: Job, layout: Layout) -> Iterator[str]:
     }
     write_vae, write_dit = module_writers[layout]
     material = job.material
-    if material.decoder_lora is not None or (material.merge_block is not None and layout == "diffusers"):
+    wanted = {part for alternative in NEEDS[layout] for part in alternative} - {"adapter"}
+    if wanted & material.parts().keys():
         yield from write_vae(job)
     if material.adapter is not None:
         yield from write_dit(job)

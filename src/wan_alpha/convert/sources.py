@@ -1,9 +1,12 @@
 """What the sources of a conversion hold, recognised by keys and file names, never by a flag."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
+from wan_alpha.checkpoints import vae_layout
 from wan_alpha.checkpoints.adapter import BASE_NORM, Adapter, parse_adapter
 from wan_alpha.checkpoints.files import read_metadata
 from wan_alpha.checkpoints.folders import COMFYUI_LORA, COMFYUI_VAES, DIFFUSERS_ADAPTER, PEFT_ADAPTER, STAGE1_FILE, read_diffusers_adapter
@@ -78,8 +81,7 @@ def _read_folder(folder: Path) -> list[Material]:
             pair = {which: TensorFiles([folder / path]) for which, path in places.items()}
             found.append(Material(vae_pair=pair, vae_metadata=_told(pair["rgb"].metadata)))
     if not found and (shards := transformer_files(folder)):
-        transformer = open_transformer_files(shards, what=str(folder))
-        found.append(Material(transformer=transformer, dit_metadata=_told(transformer.metadata)))
+        found.append(_read_file(shards[0]) if len(shards) == 1 else _transformer(shards, what=folder))
     if not found:
         known = (STAGE1_FILE, DIFFUSERS_ADAPTER, PEFT_ADAPTER, COMFYUI_LORA, *COMFYUI_VAES.values(), "diffusion_pytorch_model*.safetensors")
         raise CheckpointError(folder, got="a folder of none of the layouts", expected=", ".join(map(str, known)), do="name a file instead")
@@ -100,10 +102,31 @@ def _read_file(path: Path) -> Material:
     if kind == "a DiT adapter":
         return Material(adapter=parse_adapter(dict(tensors), source=str(path), metadata=read_metadata(path)), dit_metadata=metadata)
     if kind == "a DiT":
-        return Material(transformer=open_transformer_files([path], what=str(path)), dit_metadata=metadata)
+        return _transformer([path], what=path)
+    if kind == "an RGBA VAE, decoders merged":
+        return _rgba_vae(tensors)
     do = "give it as --acceleration_lora" if kind == "an acceleration LoRA" else "give a base model as --model or --base_vae_path"
     expected = "a Stage-1 file, an adapter, a transformer, or a folder of them"
     raise CheckpointError(path, got=describe(tensors.keys()), expected=expected, do=do if kind else f"wan-alpha inspect {path}")
+
+
+def _transformer(files: Sequence[Path], *, what: Path) -> Material:
+    transformer = open_transformer_files(files, what=str(what))
+    return Material(transformer=transformer, dit_metadata=_told(transformer.metadata))
+
+
+def _rgba_vae(tensors: TensorFiles) -> Material:
+    """What RGBAlphaVAE.save_pretrained writes: the merge block, and both decoders with their LoRA merged, as ComfyUI's pair has them."""
+    prefix, path = "merge_block.", tensors.paths[0]
+    merge = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+    indices = [int(match[1]) for key in tensors if (match := re.match(r"rgb_decoder\.up_blocks\.0\.resnets\.(\d+)\.", key))]
+    blocks = max(indices, default=0)  # the decoder has one more than the encoder
+    pair = {
+        which: TensorFiles([path], rename=partial(vae_layout.one_decoder_key, decoder=which, num_res_blocks=blocks))
+        for which in COMFYUI_VAES
+    }
+    parts = Stage1Tensors(source=str(path), merge=merge) if merge else None
+    return Material(merge_block=parts, vae_pair=pair, vae_metadata=_told(tensors.metadata))
 
 
 def _told(metadata: dict[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from wan_alpha import __version__
 from wan_alpha.checkpoints import stage1, vae_layout
+from wan_alpha.checkpoints.files import require_shapes
 from wan_alpha.checkpoints.folders import COMFYUI_VAES, STAGE1_FILE
 from wan_alpha.checkpoints.stage1 import Stage1Tensors
 from wan_alpha.checkpoints.streams import TensorFiles
@@ -44,30 +46,44 @@ def write_stage1(job: Job) -> list[str]:
 
 
 def write_diffusers(job: Job) -> list[str]:
-    """model_index.json, vae/ with the base VAE, rgba_vae/ with what Stage 1 trained in one file for both Stage-1 flags."""
+    """model_index.json, vae/ with the base VAE, rgba_vae/ with what Stage 1 trained in one file: for both Stage-1 flags, and with the
+    base beside it for RGBAlphaVAE.from_pretrained."""
+    parts, notes = _with_decoder_lora(job)
     source = resolve_base(job.config)
     load_vae(source, dtype=job.dtype(_stored_type(source)), device="cpu").save_pretrained(job.folder / "vae")
-    parts = _parts(job)
     job.write(job.folder / STAGE1_FILE, stage1.full_keys(parts), metadata=job.material.vae_metadata)
-    config = {"_class_name": "RGBAlphaVAE", "_wan_alpha_version": __version__, "parts": sorted(job.material.parts())}
+    config = {"_class_name": "RGBAlphaVAE", "_wan_alpha_version": __version__, "base": "../vae"}
     index = {"_class_name": "WanPipeline", "vae": ["diffusers", "AutoencoderKLWan"]}
     (job.folder / STAGE1_FILE.parent / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (job.folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return []
+    return notes
 
 
 def write_comfyui(job: Job) -> list[str]:
-    """Each decoder's LoRA merged into a whole VAE with exactly the base's original keys."""
+    """Each decoder, its LoRA merged, in a whole VAE with exactly the base's original keys."""
     vae, kept = _base_vae(job)
-    rgba = build_rgba_vae(vae, decoder_lora=_parts(job))
-    rgba.merge_decoder_lora()
     statistics = {name: json.dumps(list(vae.config[name])) for name in ("latents_mean", "latents_std")}
     metadata = {**job.material.vae_metadata, **statistics}
-    for which, path in COMFYUI_VAES.items():
-        decoder = {f"decoder.{key}": tensor for key, tensor in getattr(rgba, f"{which}_decoder").state_dict().items()}
-        state = {key: decoder.get(key, tensor).to(kept) for key, tensor in vae.state_dict().items()}
-        job.write(job.folder / path, vae_layout.to_original(state, num_res_blocks=vae.config.num_res_blocks), metadata=metadata)
+    for which, state in _merged_pair(job, vae).items():
+        job.write(job.folder / COMFYUI_VAES[which], {key: tensor.to(kept) for key, tensor in state.items()}, metadata=metadata)
     return []
+
+
+def _merged_pair(job: Job, vae: AutoencoderKLWan) -> Mapping[str, Mapping[str, Tensor]]:
+    """Of each decoder the whole VAE in the original names: the base with the LoRA merged, or what the sources have merged already."""
+    pair, blocks = job.material.vae_pair, vae.config.num_res_blocks
+    base = vae_layout.to_original(vae.state_dict(), num_res_blocks=blocks)
+    if pair is not None and job.material.decoder_lora is None:
+        for files in pair.values():
+            require_shapes(files.shapes, base, what=files.paths[0])
+        return pair
+    rgba = build_rgba_vae(vae, decoder_lora=_parts(job))
+    rgba.merge_decoder_lora()
+    decoders = {which: getattr(rgba, f"{which}_decoder").state_dict() for which in COMFYUI_VAES}
+    return {
+        which: {**base, **vae_layout.to_original({f"decoder.{key}": tensor for key, tensor in state.items()}, num_res_blocks=blocks)}
+        for which, state in decoders.items()
+    }
 
 
 def _parts(job: Job) -> Stage1Tensors:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wan_alpha.checkpoints.files import existing_file, read_tensors, require_shapes, write_tensors
-from wan_alpha.checkpoints.stage1 import Stage1Tensors
+from wan_alpha.checkpoints.stage1 import Stage1Tensors, read_stage1
 from wan_alpha.checkpoints.vae_layout import original_decoder_path
 from wan_alpha.errors import CheckpointError
 from wan_alpha.geometry import SPATIAL_FACTOR, TEMPORAL_FACTOR
@@ -166,9 +166,12 @@ class RGBAlphaVAE(ModelMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *, torch_dtype: torch.dtype | None = None, **_: object
     ) -> "RGBAlphaVAE":
-        """The model that `save_pretrained` wrote, frozen, float32 unless another dtype is asked for. Raises CheckpointError."""
+        """The model of a folder, frozen, float32 unless another dtype is asked for: what `save_pretrained` wrote, or the rgba_vae folder
+        that `wan-alpha convert --to diffusers` wrote, whose config.json names its base VAE beside. Raises CheckpointError."""
         folder, prefix = Path(pretrained_model_name_or_path), "merge_block."
-        path, config = folder / WEIGHTS_NAME, json.loads(existing_file(folder / "config.json").read_text())
+        path, config = folder / WEIGHTS_NAME, _folder_config(folder / "config.json")
+        if "base" in config:
+            return _on_base(read_stage1(path), base=folder / config["base"]).to(torch_dtype or torch.float32)
         tensors = {name: tensor.to(torch_dtype or torch.float32) for name, tensor in read_tensors(path).items()}
         with init_empty_weights():
             vae = AutoencoderKLWan.from_config(config["vae"])
@@ -237,6 +240,33 @@ def build_rgba_vae(
         inject_low_rank(alpha_decoder, rank=rank, generator=generator)
     block = block.to(vae.post_quant_conv.weight.device)
     return RGBAlphaVAE(vae, merge_block=block, rgb_decoder=rgb_decoder, alpha_decoder=alpha_decoder)
+
+
+def _folder_config(path: Path) -> dict[str, Any]:
+    """config.json of either folder; the base VAE is in "vae" (its settings) with "passes", or in "base" (its folder)."""
+    try:
+        config = json.loads(existing_file(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(path, got=f"no JSON ({error})", expected="the config.json of an RGBA VAE") from error
+    if not isinstance(config, dict) or not ("base" in config or {"vae", "passes"} <= config.keys()):
+        do = "wan-alpha convert FILE --to diffusers, or give the file of weights as --feature_merge_checkpoint"
+        raise CheckpointError(path, got="no word of the base VAE", expected="the config.json of an RGBA VAE", do=do)
+    return config
+
+
+def _on_base(parts: Stage1Tensors, *, base: Path) -> RGBAlphaVAE:
+    """Merge block and decoder LoRA, merged, on a diffusers VAE's folder."""
+    missing = [name for name, have in (("merge block", parts.merge), ("decoder LoRA", parts.rgb_lora and parts.alpha_lora)) if not have]
+    if missing:
+        do = "give it as --feature_merge_checkpoint or --vae_lora_path, and the other part beside it"
+        raise CheckpointError(parts.source, got=f"no {missing[0]}", expected="merge block and decoder LoRA", do=do)
+    if not (base / "config.json").is_file():
+        do = "keep vae/ beside rgba_vae/, as convert --to diffusers writes them"
+        raise CheckpointError(parts.source, got=f"no {base / 'config.json'}", expected="the base VAE", do=do)
+    vae = AutoencoderKLWan.from_pretrained(base, torch_dtype=torch.float32, local_files_only=True)
+    model = build_rgba_vae(vae, merge=parts, decoder_lora=parts)
+    model.merge_decoder_lora()
+    return model.eval().requires_grad_(False)
 
 
 def _share(decoder: WanDecoder3d) -> WanDecoder3d:
