@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
-from wan_alpha.config import TrainConfig
+from wan_alpha.config import TrainConfig, TrainDitConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.linux import stated_bytes
 
@@ -13,17 +14,23 @@ CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 """torch has no exception of its own for a CPU: these are in its allocator's RuntimeError."""
 
 
+Moment = Literal["loading", "training"]
+
+
 @contextmanager
-def out_of_memory_named(config: TrainConfig) -> Iterator[None]:
-    """Turn an allocation that failed, on any device, into a UsageError with the next setting to change; other errors pass."""
+def out_of_memory_named(config: TrainConfig, *, during: Moment = "training") -> Iterator[None]:
+    """Turn an allocation that failed, on any device, into a UsageError with the next setting to change; other errors pass.
+
+    during: what of a clip or a batch would save cannot help while networks are still loading.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _explained(config) from error
+        raise _explained(config, during) from error
     except RuntimeError as error:
         if not any(message in str(error) for message in CPU_MESSAGES):
             raise
-        raise _explained(config) from error
+        raise _explained(config, during) from error
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -50,6 +57,17 @@ def next_setting(config: TrainConfig) -> str:
     return f"--height {smaller[0]} --width {smaller[1]}"
 
 
-def _explained(config: TrainConfig) -> UsageError:
+def lighter_networks(config: TrainConfig) -> str:
+    """The change that makes the frozen networks smaller: no judge, then half the bytes per weight, then another base."""
+    if getattr(config, "bidirectional", "none") != "none":
+        return "--bidirectional none"
+    if isinstance(config, TrainDitConfig) and config.precision != "bfloat16":
+        return "--precision bfloat16"
+    return "a smaller --model, or a device with more memory"
+
+
+def _explained(config: TrainConfig, during: Moment) -> UsageError:
+    if during == "loading":
+        return UsageError("loading the networks", got="out of memory", do=f"try: {lighter_networks(config)}")
     size = f"{config.batch_size} x {config.num_frames} frames of {config.width} x {config.height}"
     return UsageError("training", got=f"out of memory with {size}", do=f"try: {next_setting(config)}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from small_weights import LORA_RANK, RANK, write_small_weights
 from wan_alpha.checkpoints import streams
-from wan_alpha.checkpoints.adapter import layer_tensors, read_adapter
+from wan_alpha.checkpoints.adapter import layer_tensors, read_adapter, write_adapter
 from wan_alpha.checkpoints.comfyui_workflow import WorkflowSettings, workflow
 from wan_alpha.checkpoints.files import read_metadata, read_tensors, write_tensors
 from wan_alpha.checkpoints.folders import COMFYUI_LORA, COMFYUI_VAES, COMFYUI_WORKFLOW, STAGE1_FILE
@@ -88,6 +88,32 @@ def test_adapters_through_every_pair_of_layouts(small: Path, tmp_path: Path, fir
     metadata = read_metadata(tmp_path / "back.safetensors")
     assert (metadata["noise_shift"], metadata["rank"], metadata["kind"]) == ("0.05", str(RANK), "dora")
     assert "comfyui_norm" not in metadata
+
+
+PLAIN_LORA = ("adapter", "diffusers", "comfyui", "lora")
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(PLAIN_LORA, 2)))
+def test_plain_lora_through_every_pair_of_layouts(small: Path, tmp_path: Path, first: str, second: str) -> None:
+    """No layout but `merged` needs the base or changes a value: the factors come back to the bit."""
+    source = plain_lora(small, tmp_path)
+    for step in (first, second, "adapter"):
+        run(small, source, to=step, out=tmp_path / "steps" / step, comfyui_norm="base", max_residual=0.0)
+        source = tmp_path / "steps" / step if step in ("diffusers", "comfyui") else one(tmp_path / "steps" / step)
+    before, after = read_tensors(tmp_path / "lora.safetensors"), read_tensors(source)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    metadata = read_metadata(source)
+    assert (metadata["noise_shift"], metadata["rank"], metadata["kind"]) == ("0.05", str(RANK), "lora")
+    assert "comfyui_norm" not in metadata
+
+
+def plain_lora(small: Path, folder: Path) -> Path:
+    """What `train-dit --adapter lora` writes."""
+    tensors = {key: tensor for key, tensor in read_tensors(adapter_of(small)).items() if "magnitude" not in key}
+    assert len(tensors) == 40
+    write_adapter(folder / "lora.safetensors", tensors, metadata={"noise_shift": "0.05", "rank": str(RANK)})
+    return folder / "lora.safetensors"
 
 
 STAGE1 = ("stage1", "diffusers", "comfyui", "parts")

@@ -5,7 +5,7 @@ import torch
 
 from wan_alpha.config import TrainConfig, TrainDitConfig, TrainVaeConfig
 from wan_alpha.errors import UsageError
-from wan_alpha.memory import next_setting, out_of_memory_named
+from wan_alpha.memory import lighter_networks, next_setting, out_of_memory_named
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,23 @@ def test_an_allocation_that_fails_is_one_line() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory_named(TrainVaeConfig()):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        (TrainDitConfig(), "--precision bfloat16"),
+        (TrainDitConfig(precision="bfloat16"), "a smaller --model, or a device with more memory"),
+        (TrainVaeConfig(bidirectional="ours"), "--bidirectional none"),
+        (TrainVaeConfig(), "a smaller --model, or a device with more memory"),
+    ],
+)
+def test_lighter_networks(config: TrainConfig, setting: str) -> None:
+    assert lighter_networks(config) == setting
+
+
+def test_while_loading_no_size_of_clips_is_named() -> None:
+    message = r"^loading the networks: got out of memory; try: --precision bfloat16$"
+    config = TrainDitConfig()
+    with pytest.raises(UsageError, match=message), out_of_memory_named(config), out_of_memory_named(config, during="loading"):
+        torch.empty(2**52)

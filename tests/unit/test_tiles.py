@@ -17,23 +17,27 @@ def vae() -> RGBAlphaVAE:
     return load_rgba_vae(BaseModelConfig(vae_lora_path=STAGE1), device=torch.device("cpu"), needs=("decoders",))
 
 
-def test_tiles_equal_the_whole_pass_at_every_seam(vae: RGBAlphaVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("t", "h", "w"), [(2, 3, 40), (1, 40, 3), (1, 24, 24)], ids=["columns", "rows", "rows and columns"])
+def test_tiles_equal_the_whole_pass_at_every_seam(vae: RGBAlphaVAE, monkeypatch: pytest.MonkeyPatch, t: int, h: int, w: int) -> None:
     core = 8
     monkeypatch.setattr(tiles, "TILE", core)
-    latents = torch.randn(1, 16, 2, 3, 40, generator=torch.Generator().manual_seed(1))
-    assert core + 2 * tiles.margin(vae.rgb_decoder) < 40  # a tile does not see the whole frame
+    latents = torch.randn(1, 16, t, h, w, generator=torch.Generator().manual_seed(1))
+    assert core + tiles.margin(vae.rgb_decoder) < max(h, w)  # the first tile does not see the whole frame
     whole = whole_clip.decode(vae.rgb_decoder, vae.post_quant_conv, latents)
     tiled = tiles.tiled_decode(vae.rgb_decoder, vae.post_quant_conv, latents)
-    assert tiled.shape == whole.shape == (1, 3, 5, 24, 320)
-    for seam in range(8 * core, 320, 8 * core):
+    assert tiled.shape == whole.shape == (1, 3, 4 * t - 3, 8 * h, 8 * w)
+    for seam in range(8 * core, 8 * w, 8 * core):
         torch.testing.assert_close(tiled[..., seam - 1 : seam + 1], whole[..., seam - 1 : seam + 1], atol=1e-4, rtol=0)
+    for seam in range(8 * core, 8 * h, 8 * core):
+        torch.testing.assert_close(tiled[..., seam - 1 : seam + 1, :], whole[..., seam - 1 : seam + 1, :], atol=1e-4, rtol=0)
     torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
 
 
-def test_the_margin_is_needed(vae: RGBAlphaVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("h", "w"), [(4, 24), (24, 4), (16, 16)], ids=["columns", "rows", "rows and columns"])
+def test_the_margin_is_needed(vae: RGBAlphaVAE, monkeypatch: pytest.MonkeyPatch, h: int, w: int) -> None:
     monkeypatch.setattr(tiles, "TILE", 8)
     monkeypatch.setattr(tiles, "margin", lambda decoder: 1)
-    latents = torch.randn(1, 16, 1, 4, 24, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(1, 16, 1, h, w, generator=torch.Generator().manual_seed(1))
     whole = whole_clip.decode(vae.rgb_decoder, vae.post_quant_conv, latents)
     assert (tiles.tiled_decode(vae.rgb_decoder, vae.post_quant_conv, latents) - whole).abs().max() > 1e-3
 

@@ -212,3 +212,16 @@ def test_the_encoder_refuses_nothing_silently(config) -> None:
     transformer.register_to_config(in_channels=48)
     with pytest.raises(UsageError, match="16 latent channels, expected 48"):
         latent_data(fly, transformer, device=CPU)
+
+
+@pytest.mark.parametrize("part", ["load_transformer", "quantise", "inject_adapter", "latent_data", "log_forecast", "fit"])
+def test_wherever_memory_ends_one_line_names_the_next_setting(config, part, monkeypatch) -> None:
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dit, part, runs_out)
+    message = (
+        "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else "loading the networks: .* --precision bfloat16"
+    )
+    with pytest.raises(UsageError, match=message):
+        train(replace(config, output_path=config.output_path.with_name("out of memory")))

@@ -15,6 +15,7 @@ from wan_alpha.errors import UsageError
 from wan_alpha.media.read import read_rgba
 from wan_alpha.media.write import write_png
 from wan_alpha.prepare import prepare
+from wan_alpha.train import vae
 from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch, validation_sample
 from wan_alpha.train.vae import build_model, build_objective, loss, train
 from wan_alpha.train.validation import mean_terms, validate_vae
@@ -127,3 +128,16 @@ def test_a_validation_set_of_its_own_holds_nothing_out(config, tmp_path) -> None
     clips, held_out = rgba_clips(other)
     assert len(clips.dataset.entries) == 4
     assert len(held_out) == 2
+
+
+@pytest.mark.parametrize("part", ["load_vae", "load_judge", "log_forecast", "fit"])
+def test_wherever_memory_ends_one_line_names_the_next_setting(config, part, monkeypatch) -> None:
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(vae, part, runs_out)
+    message = (
+        "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else "loading the networks: .* --bidirectional none"
+    )
+    with pytest.raises(UsageError, match=message):
+        train(replace(config, output_path=config.output_path.with_name("out of memory")))

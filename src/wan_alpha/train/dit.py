@@ -58,12 +58,21 @@ def loss(
 
 
 def train(config: TrainDitConfig) -> list[Path]:
-    """Train and write OUTPUT/epoch-N.safetensors (N from 0), in the published key layout; returns the last files written."""
+    """Train and write OUTPUT/epoch-N.safetensors (N from 0), in the published key layout; returns the last files written.
+
+    Raises UsageError with the next setting to change when memory runs out.
+    """
+    with out_of_memory_named(config):
+        return _train(config)
+
+
+def _train(config: TrainDitConfig) -> list[Path]:
     started, device = now(), choose_device(config.device)
     if config.memory_forecast == "log":
         give_back_freed_tensors(device.type)
-    transformer = build_transformer(config, device=device)
-    data = latent_data(config, transformer, device=device)
+    with out_of_memory_named(config, during="loading"):
+        transformer = build_transformer(config, device=device)
+        data = latent_data(config, transformer, device=device)
     order = BatchOrder(data.training.sizes, batch_size=config.batch_size, seed=config.seed)
     stream = position_stream(partial(sample_at, data.training, order=order, config=config), config=config)
 
@@ -93,8 +102,7 @@ def train(config: TrainDitConfig) -> list[Path]:
         log.info("no memory forecast for an nf4 base")
     else:
         log_forecast(config, lambda: forecast_memory(config, transformer, device=device), device=device)
-    with out_of_memory_named(config):
-        written = fit(config, stage=stage)
+    written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), **data.files}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, started=started)
     return written

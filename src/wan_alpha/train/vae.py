@@ -68,13 +68,21 @@ def train(config: TrainVaeConfig) -> list[Path]:
     """Train and write OUTPUT/feature_merge_epoch_N.safetensors and OUTPUT/stage1_epoch_N.safetensors (N from 0).
 
     The first is the merge block alone (the seed's file), the second everything: merge block and decoder LoRA.
+    Raises UsageError with the next setting to change when memory runs out.
     """
+    with out_of_memory_named(config):
+        return _train(config)
+
+
+def _train(config: TrainVaeConfig) -> list[Path]:
     started, device = now(), choose_device(config.device)
     if config.memory_forecast == "log":
         give_back_freed_tensors(device.type)
     clips, held_out = rgba_clips(config)
-    model, arithmetic = build_model(config, device=device), autocast_dtype(config.precision, device=device)
-    objective = build_objective(config, z_dim=model.z_dim, device=device)
+    arithmetic = autocast_dtype(config.precision, device=device)
+    with out_of_memory_named(config, during="loading"):
+        model = build_model(config, device=device)
+        objective = build_objective(config, z_dim=model.z_dim, device=device)
     stream = position_stream(partial(sample_at, clips, config=config, z_dim=model.z_dim), config=config)
 
     def batch_loss(batch: RgbaBatch) -> dict[str, Tensor]:
@@ -102,8 +110,7 @@ def train(config: TrainVaeConfig) -> list[Path]:
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
     log_forecast(config, lambda: forecast_memory(config, model, objective=objective, device=device), device=device)
-    with out_of_memory_named(config):
-        written = fit(config, stage=stage)
+    written = fit(config, stage=stage)
     perceptual = {"VGG16": vgg16_file(config.perceptual_weights)} if config.perceptual == "vgg16" else {}
     weights = {**loaded_weights(config, "vae"), **perceptual, **judge_weights(config)}
     write_run_record(config.output_path, verb="train-vae", config=config, weights=weights, started=started)
