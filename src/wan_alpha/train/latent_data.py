@@ -11,10 +11,11 @@ from wan_alpha.config import CacheConfig, TrainDitConfig
 from wan_alpha.data.latents import LatentCache
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.survey import survey_clips
-from wan_alpha.encoding import NO_MERGE_BLOCK, load_rgba_vae, merge_fingerprint
-from wan_alpha.errors import CacheError, UsageError
+from wan_alpha.encoding import load_rgba_vae
+from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.train.cache_check import check_cache
 from wan_alpha.train.clip_data import clip_stream, write_clip_report
 from wan_alpha.train.latent_source import (
     CachedLatents,
@@ -47,14 +48,14 @@ class LatentData:
 
 
 def latent_data(config: TrainDitConfig, transformer: WanTransformer3DModel, *, device: torch.device) -> LatentData:
-    """Everything that Stage 2 draws from. CacheError for a cache of another size, base or merge block."""
+    """Everything that Stage 2 draws from. CacheError for a cache of another size, VAE or merge block."""
     z_dim = transformer.config.in_channels
     source, encode, files = _to_encode(config, z_dim, device) if config.on_the_fly else _cached(config, z_dim, device)
     training, encode_held_out = source, encode
     validation: LatentSource | None = None
     if config.validation_cache_path is not None:
         cache = LatentCache(config.validation_cache_path)
-        _check_channels(cache, z_dim)
+        check_cache(cache, config, z_dim=z_dim)
         validation, encode_held_out = CachedLatents(cache), stack_latents(device)
         files["validation cache"] = cache.folder / "index.json"
     elif config.validation_clips is not None:
@@ -79,8 +80,7 @@ def latent_data(config: TrainDitConfig, transformer: WanTransformer3DModel, *, d
 
 def _cached(config: TrainDitConfig, z_dim: int, device: torch.device) -> tuple[LatentSource, Encoder, dict[str, Path]]:
     cache = LatentCache(_cache_folder(config))
-    _check_cache(cache, config)
-    _check_channels(cache, z_dim)
+    check_cache(cache, config, z_dim=z_dim)
     return CachedLatents(cache), stack_latents(device), {"cache": cache.folder / "index.json"}
 
 
@@ -114,25 +114,3 @@ def _cache_folder(config: TrainDitConfig) -> Path:
     shared = {name: getattr(config, name) for name in CacheConfig.__dataclass_fields__ if hasattr(config, name)}
     build_cache(CacheConfig(**{**shared, "output_path": folder}), key=config.data_file_keys)
     return folder
-
-
-def _check_channels(cache: LatentCache, z_dim: int) -> None:
-    channels = cache.draw(0, draw=0)[0].shape[0]
-    if channels != z_dim:
-        raise CacheError(cache.folder, got=f"{channels} latent channels", expected=z_dim, do="cache with this base model")
-
-
-def _check_cache(cache: LatentCache, config: TrainDitConfig) -> None:
-    """Refuse a cache of another size, or of another merge block where the caller names the one to use."""
-    size = f"--num_frames {cache.index.num_frames} --height {cache.index.height} --width {cache.index.width}"
-    asked = f"--num_frames {config.num_frames} --height {config.height} --width {config.width}"
-    if size != asked:
-        raise CacheError(cache.folder, got=f"latents of {size}", expected=asked, do=f"say {size}, or cache again at the size you want")
-    named = config.feature_merge_checkpoint or config.vae_lora_path
-    if named is not None and merge_fingerprint(config) not in (cache.index.merge_block, NO_MERGE_BLOCK):
-        raise CacheError(
-            cache.folder,
-            got="latents of another merge block",
-            expected=named,
-            do=f"rebuild: wan-alpha cache --feature_merge_checkpoint {named} --output_path {cache.folder}",
-        )
