@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from wan_alpha.config import TrainConfig, TrainDitConfig
+from wan_alpha.config import TrainConfig, TrainDitConfig, TrainVaeConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.linux import stated_bytes
 
@@ -46,7 +46,8 @@ def free_bytes(device: torch.device) -> int | None:
 def next_setting(config: TrainConfig) -> str:
     """The change that saves most for least: recompute, then a smaller batch, a smaller base, a shorter clip, a smaller frame."""
     if not config.gradient_checkpointing:
-        return "add --gradient_checkpointing"
+        piecewise = isinstance(config, TrainVaeConfig) and config.piecewise
+        return "--vae_passes whole --gradient_checkpointing" if piecewise else "add --gradient_checkpointing"
     if config.batch_size > 1:
         return f"--batch_size {config.batch_size // 2} --gradient_accumulation_steps {config.gradient_accumulation_steps * 2}"
     if getattr(config, "base_quantization", None) == "none":

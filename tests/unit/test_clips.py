@@ -127,7 +127,47 @@ def test_centre_crop_and_mirror():
     cut = fit(rgb, alpha, size=SIZE, crop="centre", augment=None, rng=np.random.default_rng(0))
     assert torch.equal(cut[0], rgb[..., 4:36])
     mirrored = fit(rgb, alpha, size=SIZE, crop="centre", augment=Augment(flip=1.0, max_scale=1.0), rng=np.random.default_rng(0))
+    assert torch.equal(mirrored[0], rgb[..., 4:36].flip(-1))
     assert torch.equal(mirrored[1], alpha[..., 4:36].flip(-1))
+
+
+def ramps(frames: int, *, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Red is x, green is y, both in (0, 1); alpha is 0.5 + 0.25 (x + y), so that a matte from elsewhere shows."""
+    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    rgb = torch.stack([x, y, torch.zeros_like(x)])[:, None].expand(-1, frames, -1, -1)
+    return rgb.contiguous(), (0.5 + 0.25 * (rgb[:1] + rgb[1:2]))
+
+
+@pytest.mark.parametrize("frames", [5, 1])
+def test_one_scale_one_crop_and_one_mirror_for_colour_and_matte(frames):
+    """Over many draws: the scale is in [1, 2] and equal on both sides, corners and mirrors differ, and the matte follows each.
+
+    A clip of one frame pans, so its frames differ in their crop.
+    """
+    size, rng = ClipSize(num_frames=5, height=48, width=32), np.random.default_rng(0)
+    zooms, corners, mirrored = [], set(), 0
+    for _ in range(60):
+        rgb, alpha = fit(*ramps(frames, height=48, width=64), size=size, crop="random", augment=Augment(max_scale=2.0), rng=rng)
+        assert rgb.shape == (3, 5, 48, 32)
+        torch.testing.assert_close(alpha, 0.5 + 0.25 * (rgb[:1] + rgb[1:2]), rtol=0, atol=2e-3)  # a pixel is 4e-3 and more
+        across, down = float(rgb[0, 0].diff(dim=1).median()), float(rgb[1, 0].diff(dim=0).median())
+        zoom = 1 / (48 * down)
+        assert 1 / (64 * abs(across)) == pytest.approx(zoom, rel=0.03)
+        zooms.append(zoom)
+        corners.add((round(float(rgb[0, 0, 24, 16]), 2), round(float(rgb[1, 0, 24, 16]), 2)))
+        mirrored += across < 0
+    assert 1 - 0.02 < min(zooms) < 1.1
+    assert 1.9 < max(zooms) < 2 + 0.02
+    assert len(corners) > 40
+    assert 15 < mirrored < 45
+
+
+def test_without_enlarging_colour_and_matte_are_the_same_pixels():
+    rgb, _ = to_tensors(noise(5, 16, 48))
+    rng, size = np.random.default_rng(0), ClipSize(num_frames=5, height=16, width=16)
+    for _ in range(10):
+        colour, matte = fit(rgb, rgb[:1], size=size, crop="random", augment=Augment(max_scale=1.0), rng=rng)
+        assert torch.equal(colour[:1], matte)
 
 
 def test_enlarging_covers_the_target(entries):

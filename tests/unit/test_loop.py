@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toy_training import run, stage_of, toy_config
 from wan_alpha.cli import parse_config
 from wan_alpha.config import TrainDitConfig
+from wan_alpha.data.shares import Share
 from wan_alpha.errors import UsageError
 from wan_alpha.train.loop import fit
-from wan_alpha.train.state import saved_states
+from wan_alpha.train.state import TrainState, saved_states
+from wan_alpha.train.step import WholeUpdate, optimiser_step
 from wan_alpha.train.stopping import resume_command
 
 
@@ -150,6 +153,19 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(config):
     assert torch.equal(weight, torch.ones(4))
     assert saved_states(config.output_path) == []  # found before a state is written
     assert [line["step"] for line in metrics(config)] == [1]
+
+
+@pytest.mark.parametrize(("max_grad_norm", "step"), [(1.0, (0.6, 0.8)), (10.0, (3.0, 4.0))])
+def test_gradients_are_clipped_to_max_grad_norm(config, max_grad_norm, step):
+    """Two micro-batches whose mean gradient is (3, 4), of norm 5: a plain gradient step shows what reached the weights."""
+    weight, gradients = nn.Parameter(torch.zeros(2)), iter([torch.tensor([6.0, 0.0]), torch.tensor([0.0, 8.0])])
+    settings = {"gradient_accumulation_steps": 2, "learning_rate": 0.5, "warmup_steps": 0, "max_grad_norm": max_grad_norm}
+    config, accelerator = replace(config, **settings), Accelerator(cpu=True)
+    state = TrainState(trainables={"weight": weight}, optimiser=torch.optim.SGD([{"params": [weight], "factor": 1.0}]))
+    update = WholeUpdate(config, accelerator=accelerator, state=state, loss=lambda _: {"total": (weight * next(gradients)).sum()})
+    values = optimiser_step(config, update=update, state=state, share=Share(rank=0, count=1), step=0, total=1)
+    torch.testing.assert_close(weight.detach(), -0.5 * torch.tensor(step))
+    assert values["gradient_norm"].item() == pytest.approx(5.0)  # as it was before clipping
 
 
 class Fetches(TorchDispatchMode):

@@ -13,6 +13,8 @@ from wan_alpha.memory import lighter_networks, next_setting, out_of_memory_named
     [
         (TrainVaeConfig(batch_size=2), "add --gradient_checkpointing"),
         (TrainVaeConfig(batch_size=4, gradient_checkpointing=True), "--batch_size 2 --gradient_accumulation_steps 2"),
+        (TrainVaeConfig(vae_passes="tiled"), "--vae_passes whole --gradient_checkpointing"),
+        (TrainDitConfig(vae_passes="tiled"), "add --gradient_checkpointing"),
         (TrainDitConfig(gradient_checkpointing=True), "--base_quantization int8"),
         (TrainDitConfig(gradient_checkpointing=True, base_quantization="int8", num_frames=81), "--num_frames 41"),
         (TrainVaeConfig(gradient_checkpointing=True, num_frames=17), "--num_frames 9"),

@@ -14,9 +14,11 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.media.read import read_rgba
 from wan_alpha.media.write import write_png
+from wan_alpha.models import whole_clip
 from wan_alpha.prepare import prepare
 from wan_alpha.train import vae
 from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch, validation_sample
+from wan_alpha.train.step import WholeUpdate
 from wan_alpha.train.vae import build_model, build_objective, loss, train
 from wan_alpha.train.validation import mean_terms, validate_vae
 
@@ -63,6 +65,32 @@ def test_validation_is_logged_per_term(trained) -> None:
     assert terms | {"bidirectional", "total"} <= {name.removeprefix("validation/") for name in validation}
     weighted = sum(validation[f"validation/{name}"] for name in terms) + 0.1 * validation["validation/bidirectional"]
     assert validation["validation/total"] == pytest.approx(weighted, abs=1e-5)
+
+
+def test_a_bfloat16_step_trains_float32_weights_and_encodes_once(config, tmp_path, monkeypatch) -> None:
+    """Autocast and the judge in bfloat16; weights and gradients stay float32. Colour and matte are one batch of the encoder."""
+    encoded, gradients = [], {}
+    plain_features, plain_apply = whole_clip.encoder_features, WholeUpdate.apply
+
+    def features(encoder, clip):
+        encoded.append((clip.shape[0], torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else clip.dtype))
+        return plain_features(encoder, clip)
+
+    def apply(update):
+        gradients.update({name: (p.dtype, p.grad.dtype, bool(p.grad.isfinite().all())) for name, p in update.state.trainables.items()})
+        return plain_apply(update)
+
+    monkeypatch.setattr(whole_clip, "encoder_features", features)
+    monkeypatch.setattr(WholeUpdate, "apply", apply)
+    for precision in ("float32", "bfloat16"):
+        alone = {"max_steps": 1, "batch_size": 1, "num_frames": 1, "validate_every_steps": None}
+        train(replace(config, precision=precision, output_path=tmp_path / precision, **alone))
+    assert encoded == [(2, torch.float32), (2, torch.bfloat16)]
+    assert len(gradients) > 50
+    assert set(gradients.values()) == {(torch.float32, torch.float32, True)}
+    wanted, found = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("float32", "bfloat16"))
+    assert 0 < abs(found["total"] / wanted["total"] - 1) < 0.02
+    assert found["bidirectional"] == pytest.approx(wanted["bidirectional"], abs=0.05)
 
 
 def test_previews_show_truth_over_reconstruction_on_every_background(trained) -> None:

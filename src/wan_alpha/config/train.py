@@ -32,7 +32,7 @@ class TrainConfig(RunConfig, BaseModelConfig, DatasetConfig):
     gradient_accumulation_steps: int = 1
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, more time."""
+    """Recompute the activations of each block in the backward pass: less memory, more time. In Stage 1 with whole VAE passes only."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises linearly; constant after."""
     decay: Literal["constant", "cosine"] = "constant"
@@ -104,6 +104,21 @@ class TrainVaeConfig(TrainConfig):
     """Gradient of the edge loss: central differences (published) or Sobel kernels (the paper's wording)."""
     edge_padding: Literal["replicate", "zeros"] = "replicate"
     """Border of the edge loss; zeros is the published rule and makes the border an edge."""
+
+    @property
+    def piecewise(self) -> bool:
+        """Whether the VAE runs a latent frame at a time, in training only where that is asked for."""
+        return self.vae_passes in ("chunked", "tiled")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gradient_checkpointing and self.piecewise:
+            raise UsageError(
+                "--gradient_checkpointing",
+                got=f"--vae_passes {self.vae_passes}, whose blocks cannot be recomputed",
+                expected="--vae_passes whole (auto, in training)",
+                do="drop one of the two: --vae_passes whole, or --no_gradient_checkpointing",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

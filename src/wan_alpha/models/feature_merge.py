@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wan_alpha.checkpoints.files import require_shapes
 from wan_alpha.checkpoints.kinds import describe
 from wan_alpha.errors import CheckpointError, UsageError
-from wan_alpha.models.whole_clip import attention_block, causal_conv, fold, rms_norm, unfold
+from wan_alpha.models.whole_clip import Run, attention_block, causal_conv, fold, kept, rms_norm, unfold
 
 MergeLayout = Literal["feature", "latent"]
 LATENT_WIDTH_PER_CHANNEL = 12
@@ -78,11 +78,11 @@ class FeatureMergeBlock(nn.Module):
         self.feature_dim, self.z_dim, self.width = feature_dim, z_dim, width
         self.block = _PublishedBlock(feature_dim=feature_dim, z_dim=z_dim, width=width)
 
-    def forward(self, rgb: Float[Tensor, "B D t h w"], alpha: Float[Tensor, "B D t h w"]) -> Float[Tensor, "B z t h w"]:
+    def forward(self, rgb: Float[Tensor, "B D t h w"], alpha: Float[Tensor, "B D t h w"], *, run: Run = kept) -> Float[Tensor, "B z t h w"]:
         num_frames = rgb.shape[2]
         x = causal_conv(self.block.conv1, fold(torch.cat([rgb, alpha], dim=1)), num_frames)
         for layer in self.block.middle:
-            x = layer(x, num_frames) if isinstance(layer, MergeResidual) else attention_block(layer, x)
+            x = run(layer, x, num_frames) if isinstance(layer, MergeResidual) else run(attention_block, layer, x)
         return unfold(run_folded(self.block.head, x, num_frames), num_frames)
 
 
@@ -100,11 +100,11 @@ class LatentMergeBlock(nn.Module):
         self.attn_blocks = nn.ModuleList([_attention(width) for _ in range(3)])
         self.conv_out = WanCausalConv3d(width, z_dim, 3, padding=1)
 
-    def forward(self, rgb: Float[Tensor, "B z t h w"], alpha: Float[Tensor, "B z t h w"]) -> Float[Tensor, "B z t h w"]:
+    def forward(self, rgb: Float[Tensor, "B z t h w"], alpha: Float[Tensor, "B z t h w"], *, run: Run = kept) -> Float[Tensor, "B z t h w"]:
         num_frames = rgb.shape[2]
         x = causal_conv(self.conv_in, fold(torch.cat([rgb, alpha], dim=1)), num_frames)
         for residual, attention in zip(self.res_blocks, self.attn_blocks, strict=True):
-            x = attention_block(attention, residual(x, num_frames))
+            x = run(attention_block, attention, run(residual, x, num_frames))
         return unfold(causal_conv(self.conv_out, x, num_frames), num_frames)
 
 

@@ -52,7 +52,8 @@ class RGBAlphaVAE(ModelMixin):
 
     It is a component of a diffusers pipeline: `save_pretrained` writes one folder with merged decoders, `from_pretrained` reads it.
 
-    gradient_checkpointing: whole-clip decoders keep the inputs of their blocks only, and run these again in the backward pass.
+    gradient_checkpointing: the merge block and whole-clip decoders keep the inputs of their residual and attention blocks only, and run
+    these again in the backward pass.
     passes: "whole" runs each network once over the whole clip; "chunked" is diffusers' way, a latent frame at a time, for clips too
     large for memory; "tiled" also decodes each frame in tiles. All are equal up to rounding; "auto" chooses by size.
     """
@@ -104,7 +105,7 @@ class RGBAlphaVAE(ModelMixin):
 
     def merge(self, rgb_features: Float[Tensor, "B D t h w"], alpha_features: Float[Tensor, "B D t h w"]) -> Float[Tensor, "B z t h w"]:
         """Un-normalised latents from `features`, in either layout; gradients reach the merge block."""
-        merged = self.merge_block(rgb_features, alpha_features)
+        merged = self.merge_block(rgb_features, alpha_features, run=self._run)
         return self.denormalise(merged) if self.merge_block.layout == "latent" else merged
 
     def encode(self, rgb: Float[Tensor, "B 3 T H W"], alpha: Float[Tensor, "B A T H W"]) -> Float[Tensor, "B z t h w"]:
@@ -185,14 +186,16 @@ class RGBAlphaVAE(ModelMixin):
     def _decode(self, decoder: WanDecoder3d, latents: Tensor) -> Tensor:
         frame = latents.shape[0] * SPATIAL_FACTOR**2 * latents[0, 0, 0].numel()
         pixels = frame * TEMPORAL_FACTOR * latents.shape[2]
-        run: Callable[..., Tensor] = whole_clip.decode
-        if self.gradient_checkpointing:
-            run = partial(whole_clip.decode, run=whole_clip.checkpointed_block)
+        run: Callable[..., Tensor] = partial(whole_clip.decode, run=self._run)
         if self.passes == "tiled" or (self.passes == "auto" and frame > CHUNKED_UP_TO_PIXELS):
             run = tiled_decode
         elif self._in_chunks(pixels):
             run = chunked_decode
         return run(decoder, self.post_quant_conv, latents.to(_dtype(self.post_quant_conv))).to(latents.dtype)
+
+    @property
+    def _run(self) -> whole_clip.Run:
+        return whole_clip.recomputed if self.gradient_checkpointing else whole_clip.kept
 
     def _in_chunks(self, pixels: int) -> bool:
         return self.passes in ("chunked", "tiled") or (self.passes == "auto" and pixels > WHOLE_UP_TO_PIXELS)

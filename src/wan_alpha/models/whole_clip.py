@@ -31,9 +31,18 @@ from torch.utils.checkpoint import checkpoint
 
 from wan_alpha.models import slabs
 
-BlockPass = Callable[[WanResidualBlock, Tensor, int], Tensor]
+Run = Callable[..., Tensor]
+"""How a pass over one block, given with its arguments, is run: `kept` or `recomputed`."""
+
+recomputed: Run = partial(checkpoint, use_reentrant=False)
+"""Keeps the block's input only, and runs it again in the backward pass."""
 
 STACK_UP_TO_CHANNELS = 16  # CPU float32 conv3d is slow with few channels; bfloat16 conv3d is not (docs/log.md)
+
+
+def kept(block_pass: Run, *arguments: object) -> Tensor:
+    """Keeps what the backward pass needs."""
+    return block_pass(*arguments)
 
 
 def fold(clip: Tensor) -> Tensor:
@@ -93,10 +102,6 @@ def residual_block(block: WanResidualBlock, x: Tensor, num_frames: int) -> Tenso
     return norm_silu_conv(block.norm2, block.conv2, x, num_frames) + shortcut  # between them a dropout, which is 0 in Wan
 
 
-checkpointed_block: BlockPass = partial(checkpoint, residual_block, use_reentrant=False)
-"""residual_block that keeps its input only, and runs again in the backward pass."""
-
-
 def attention_block(block: WanAttentionBlock, x: Tensor) -> Tensor:
     """Single-head attention over the positions of each frame."""
     n, c, h, w = x.shape
@@ -105,10 +110,10 @@ def attention_block(block: WanAttentionBlock, x: Tensor) -> Tensor:
     return x + block.proj(out.squeeze(1).transpose(1, 2).reshape(n, c, h, w))
 
 
-def mid_block(block: WanMidBlock, x: Tensor, num_frames: int, *, run: BlockPass = residual_block) -> Tensor:
-    x = run(block.resnets[0], x, num_frames)
+def mid_block(block: WanMidBlock, x: Tensor, num_frames: int, *, run: Run = kept) -> Tensor:
+    x = run(residual_block, block.resnets[0], x, num_frames)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-        x = run(resnet, attention_block(attention, x), num_frames)
+        x = run(residual_block, resnet, run(attention_block, attention, x), num_frames)
     return x
 
 
@@ -155,14 +160,14 @@ def encoder_head(encoder: WanEncoder3d, quant_conv: nn.Conv3d, features: Tensor)
     return unfold(causal_conv(quant_conv, x, num_frames), num_frames)
 
 
-def decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Tensor, *, run: BlockPass = residual_block) -> Tensor:
-    """(B, z, t, h, w) un-normalised latents -> (B, 3, T, H, W), nominally [-1, 1], not clamped. run: residual or checkpointed."""
+def decode(decoder: WanDecoder3d, post_quant_conv: nn.Conv3d, latents: Tensor, *, run: Run = kept) -> Tensor:
+    """(B, z, t, h, w) un-normalised latents -> (B, 3, T, H, W), nominally [-1, 1], not clamped."""
     num_frames = latents.shape[2]
     x = causal_conv(post_quant_conv, fold(latents), num_frames)
     x = mid_block(decoder.mid_block, causal_conv(decoder.conv_in, x, num_frames), num_frames, run=run)
     for block in decoder.up_blocks:
         for resnet in block.resnets:
-            x = run(resnet, x, num_frames)
+            x = run(residual_block, resnet, x, num_frames)
         for layer in block.upsamplers or []:
             x, num_frames = upsample(layer, x, num_frames)
     return unfold(norm_silu_conv(decoder.norm_out, decoder.conv_out, x, num_frames), num_frames)
