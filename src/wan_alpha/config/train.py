@@ -117,7 +117,7 @@ class TrainVaeConfig(TrainConfig):
                 "--gradient_checkpointing",
                 got=f"--vae_passes {self.vae_passes}, whose blocks cannot be recomputed",
                 expected="--vae_passes whole (auto, in training)",
-                do="drop one of the two: --vae_passes whole, or --no_gradient_checkpointing",
+                do="take --vae_passes whole, or leave --gradient_checkpointing off",
             )
 
 
