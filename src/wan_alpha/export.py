@@ -7,7 +7,7 @@ OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json
 import json
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.read import read_clip
+from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import verify_video
 from wan_alpha.media.write import check_frame_folder, write_preview_mp4
@@ -67,12 +68,13 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig) -> list[Pat
         files = [asdict(write_format(clip, made, name=name, options=options)) for name in config.formats if name != PREVIEW]
         if PREVIEW in config.formats:
             path = ending(made, PREVIEW_ENDING)
-            write_preview_mp4(over_background(clip, config.preview_background), path, fps=clip.fps)
+            write_preview_mp4(over_background(clip, config.preview_background), path, fps=clip.fps, record=clip.record)
             verify_video(path, num_frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
             files.append({"files": [path.name], "format": PREVIEW, "background": config.preview_background})
         written = [path.name for path in sorted(folder.iterdir())]
         size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
         sidecar = {**size, "matte_fill": config.matte_fill, "written": files}
+        sidecar |= {} if clip.record is None else {"record": json.loads(clip.record)}
         ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         for name in [*written, stem.name + SIDECAR_ENDING]:
             remove(stem.parent / name)
@@ -103,7 +105,7 @@ def _read(source: FoundClip, config: ExportConfig) -> RgbaClip:
         bits=8 if config.bits == "8" else 16,
         alpha_mode=config.source_alpha,
     )
-    clip = clip.with_bits(16) if config.bits == "16" else clip
+    clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
     return constant_rate(clip, source.files[0]) if config.variable_rate == "hold" else clip
 
 

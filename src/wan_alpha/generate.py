@@ -25,8 +25,6 @@ from wan_alpha.rgba import to_uint8
 from wan_alpha.run_record import now, plain, write_run_record
 
 log = logging.getLogger(__name__)
-METADATA_KEY = "wan_alpha"
-"""Text chunk of every PNG frame that holds the sidecar's record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +139,14 @@ def _finished(config: GenerateConfig, target: Target) -> GeneratedClip | None:
 
 
 def _write(config: GenerateConfig, target: Target, clips: RgbaClips) -> GeneratedClip:
-    """Frames, preview, sidecar; every frame carries the record as text."""
-    rgb, alpha = clips.rgb[0], clips.alpha[0]
+    """Frames, preview, sidecar; every picture carries the record as text."""
+    rgb, alpha, record = clips.rgb[0], clips.alpha[0], json.dumps(target.record, ensure_ascii=False)
     statistics = transparency_statistics(clips.alpha)
     target.sidecar.unlink(missing_ok=True)
     target.frames.parent.mkdir(parents=True, exist_ok=True)
-    clip = RgbaClip(rgb=to_uint8(rgb).permute(1, 2, 3, 0).numpy(), alpha=to_uint8(alpha)[0].numpy(), fps=config.fps)
-    write_png_sequence(clip, target.frames, text={METADATA_KEY: json.dumps(target.record, ensure_ascii=False)})
-    write_sheet([(rgb, alpha)], target.preview)
+    clip = RgbaClip(rgb=to_uint8(rgb).permute(1, 2, 3, 0).numpy(), alpha=to_uint8(alpha)[0].numpy(), fps=config.fps, record=record)
+    write_png_sequence(clip, target.frames)
+    write_sheet([(rgb, alpha)], target.preview, record=record)
     with beside(target.sidecar) as partial:
         partial.write_text(json.dumps({**target.record, "transparency": statistics}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return _generated(target, statistics)

@@ -78,9 +78,11 @@ def above_each_other(truths: list[tuple[Tensor, Tensor]], predictions: list[tupl
     return [clip for pair in zip(truths, predictions, strict=True) for clip in pair]
 
 
-def write_sheet(clips: list[tuple[Tensor, Tensor]], path: Path, *, frames: int = 3, panels: tuple[Panel, ...] = PANELS) -> None:
-    """`contact_sheet` as PNG, written whole or not at all."""
-    write_png(to_uint8(contact_sheet(clips, frames=frames, panels=panels)).permute(1, 2, 0).numpy(), path)
+def write_sheet(
+    clips: list[tuple[Tensor, Tensor]], path: Path, *, frames: int = 3, panels: tuple[Panel, ...] = PANELS, record: str | None = None
+) -> None:
+    """`contact_sheet` as PNG, written whole or not at all. record: JSON of how the clips were made, for the file to carry."""
+    write_png(to_uint8(contact_sheet(clips, frames=frames, panels=panels)).permute(1, 2, 0).numpy(), path, record=record)
 
 
 def _centred(x: Float[Tensor, "c T H W"], height: int, width: int) -> Float[Tensor, "c T h w"]:

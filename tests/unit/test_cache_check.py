@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tiny_stage2 import tiny_stage2
+from wan_alpha import caching
 from wan_alpha.checkpoints.files import read_tensors, write_tensors
 from wan_alpha.cli import main
 from wan_alpha.config import TrainDitConfig
@@ -82,6 +83,16 @@ def test_another_vae_is_refused_and_the_named_command_makes_its_cache(config, ot
 def test_the_same_vae_under_another_name_is_taken(config, tmp_path) -> None:
     shutil.copytree(tiny_folder() / "vae", tmp_path / "vae")
     check(replace(config, base_vae_path=tmp_path / "vae"))
+
+
+def test_the_same_vae_in_another_layout_is_refused_but_nothing_is_encoded_again(config, tmp_path, monkeypatch) -> None:
+    shutil.copytree(tiny_folder() / "vae", tmp_path / "vae")
+    write_tensors(tmp_path / "vae" / VAE_FILE, read_tensors(tiny_folder() / "vae" / VAE_FILE), metadata={"written": "by another program"})
+    run = replace(copied(config, tmp_path / "cache"), base_vae_path=tmp_path / "vae")
+    _, command = refusal(run)
+    monkeypatch.setattr(caching, "_encode_draws", None)
+    assert main(shlex.split(command)[1:]) == 0
+    check(run)
 
 
 def test_the_validation_cache_is_checked_like_the_training_cache(config, other_vae, tmp_path) -> None:

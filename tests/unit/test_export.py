@@ -1,4 +1,8 @@
-"""export: every format verified, timing true, sources never overwritten."""
+"""export: every format verified, timing true, sources never overwritten; what a generated clip says of itself goes along."""
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,7 +12,9 @@ from wan_alpha.config import ExportConfig
 from wan_alpha.errors import DatasetError, MediaError, UsageError
 from wan_alpha.export import export, over_background
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.formats import FORMATS
 from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.record import read_record
 from wan_alpha.media.video import read_video
 from wan_alpha.media.write import write_png_sequence, write_webp
 
@@ -16,6 +22,10 @@ from wan_alpha.media.write import write_png_sequence, write_webp
 def ladder(frames: int = 4, height: int = 16, width: int = 18) -> RgbaClip:
     alpha = np.resize(np.arange(256), (frames, height, width)).astype(np.uint8)
     return RgbaClip(rgb=np.full((*alpha.shape, 3), (200, 30, 60), np.uint8), alpha=alpha, fps=16.0)
+
+
+RECORD = {"prompt": 'A "blue" ring & 一个圆环.', "seed": 7, "weights": {"transformer": "ab" * 32}, "sampling": {"sigma_shift": 5.0}}
+ALL_FORMATS = tuple(name for name in (*FORMATS, "preview") if name != "exr" or find_spec("OpenEXR"))
 
 
 def names(folder):
@@ -33,6 +43,28 @@ def test_one_clip_in_all_formats(tmp_path):
         assert np.array_equal(clip.alpha, ladder().alpha)
         assert clip.fps == 16
     assert np.array_equal(read_rgba(out / "clip.webp").rgb, ladder().rgb)
+
+
+def test_every_file_carries_the_record_of_a_generated_clip(tmp_path):
+    """From each format on to the next too, and no other comment is taken for one."""
+    write_png_sequence(replace(ladder(), record=json.dumps(RECORD, ensure_ascii=False)), tmp_path / "clip")
+    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=ALL_FORMATS))
+    assert len(written) == len(ALL_FORMATS) + 1
+    for path in written:
+        assert json.loads(read_record(path) or "null") == RECORD, path.name
+    for path in (tmp_path / "out" / "clip").iterdir():
+        assert json.loads(read_record(path) or "null") == RECORD
+    assert json.loads((tmp_path / "out" / "clip_export.json").read_text())["record"] == RECORD
+    window = read_rgba(tmp_path / "out" / "clip.webp", start=2, count=1)
+    assert np.array_equal(window.alpha, ladder().alpha[2:3])
+    for name in ("clip.mov", "clip.webp"):
+        export(ExportConfig(source=tmp_path / "out" / name, output_path=tmp_path / name, formats=("webm",)))
+        assert json.loads(read_record(tmp_path / name / "clip.webm") or "null") == RECORD
+    for number, text in enumerate((None, "null", "[1]", '{"prompt": "no seed"}', "{broken")):
+        write_png_sequence(replace(ladder(frames=1), record=text), tmp_path / f"other_{number}")
+        assert read_record(tmp_path / f"other_{number}") is None
+    export(ExportConfig(source=tmp_path / "other_0", output_path=tmp_path / "plain", formats=("webp", "webm")))
+    assert "record" not in json.loads((tmp_path / "plain" / "other_0_export.json").read_text())
 
 
 def test_preview_shows_the_board(tmp_path):

@@ -34,6 +34,8 @@ def test_every_frame_and_the_sidecar_say_how_a_clip_was_made(tmp_path: Path) -> 
     record = json.loads((tmp_path / f"{clip.frames.name}.json").read_text())
     with Image.open(clip.frames / "00004.png") as frame:
         said = json.loads(frame.text["wan_alpha"])
+    with Image.open(clip.preview) as preview:
+        assert json.loads(preview.text["wan_alpha"]) == said
     assert said == {name: value for name, value in record.items() if name != "transparency"}
     assert (said["prompt"], said["seed"], said["sampling"]["noise_shift"]) == (PROMPT, 7, pytest.approx(0.05))
     assert said["ellipse"]["path"] == [[0.9, 0.5]]

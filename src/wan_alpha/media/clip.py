@@ -18,6 +18,8 @@ from PIL import Image
 from wan_alpha.errors import MediaError
 
 Bits = Literal[8, 16]
+RECORD_KEY, COMMENT_TAG = "wan_alpha", "comment"
+"""Where a file keeps its clip's record: a text chunk of PNG, a tag of a movie (see record.py)."""
 Colour = UInt8[np.ndarray, "T H W 3"] | UInt16[np.ndarray, "T H W 3"]
 Matte = UInt8[np.ndarray, "T H W"] | UInt16[np.ndarray, "T H W"]
 
@@ -53,6 +55,8 @@ class RgbaClip:
     """Frames per second, above 0: the mean where the rate varies."""
     times: tuple[float, ...] | None = None
     """Seconds at which each frame begins, for a source of variable rate; None: frame i begins at i / fps."""
+    record: str | None = None
+    """JSON of how a generated clip was made; every writer puts it into its file where the format has a place (see record.py)."""
 
     def __post_init__(self) -> None:
         if self.rgb.shape != (*self.alpha.shape, 3) or self.rgb.dtype != self.alpha.dtype:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import av
 
-from wan_alpha.media.clip import RgbaClip, check_size, codec_threads, media_errors
+from wan_alpha.media.clip import COMMENT_TAG, RgbaClip, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import BT709, LIMITED
 from wan_alpha.media.video import ALPHA_TAG
 
@@ -37,7 +37,7 @@ def rate_of(clip: RgbaClip) -> Fraction:
 
 
 def encode_video(path: Path, frames: Iterable[av.VideoFrame], *, clip: RgbaClip, encoding: Encoding) -> None:
-    """Write frames of the clip's size at its rate; MediaError for whatever the encoder or the disk refuses."""
+    """Write frames of the clip's size at its rate, with its record; MediaError for whatever the encoder or the disk refuses."""
     check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
     rate = rate_of(clip)
     with (
@@ -46,6 +46,8 @@ def encode_video(path: Path, frames: Iterable[av.VideoFrame], *, clip: RgbaClip,
     ):
         if encoding.alpha_mode is not None:
             container.metadata[ALPHA_TAG] = encoding.alpha_mode
+        if clip.record is not None:
+            container.metadata[COMMENT_TAG] = clip.record
         stream = container.add_stream(encoding.codec, rate=rate, options=encoding.options)
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, encoding.pixel_format
         context = stream.codec_context

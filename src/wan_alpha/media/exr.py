@@ -16,6 +16,7 @@ from wan_alpha.media.colour import Levels, Rgb
 SUFFIX = ".exr"
 Transfer = Literal["linear", "display"]
 TRANSFER_ATTRIBUTE = "wanAlphaTransfer"
+COMMENTS_ATTRIBUTE = "comments"
 
 
 def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
@@ -42,6 +43,14 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | No
     return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
 
 
+def comments(path: Path, data: bytes) -> str | None:
+    """What a file says in its header's standard attribute for comments."""
+    openexr = _library()
+    with media_errors(path):
+        found = openexr.File(io.BytesIO(data), header_only=True).header().get(COMMENTS_ATTRIBUTE)
+    return None if found is None else str(found)
+
+
 def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> None:
     """FOLDER/00000.exr, ...: half-float RGBA, colour premultiplied in linear light (or in display values), ZIP-compressed.
 
@@ -49,6 +58,7 @@ def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> N
     """
     openexr = _library()
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, TRANSFER_ATTRIBUTE: transfer}
+    header |= {} if clip.record is None else {COMMENTS_ATTRIBUTE: clip.record}
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()
         for index, (rgb, alpha) in enumerate(zip(clip.rgb, clip.alpha, strict=True)):

@@ -2,22 +2,21 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.clip import RECORD_KEY, RgbaClip
 from wan_alpha.media.video import ALPHA_TAG
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREATEST_UINT16 = 65535
 
 
-def png_bytes(image: UInt8[np.ndarray, "H W 4"] | UInt16[np.ndarray, "H W 4"], *, text: Mapping[str, str] | None = None) -> bytes:
-    """One picture as a file. text: key -> what it says of itself; that alpha is straight, as PNG has it, it says in any case."""
-    return b"".join([PNG_SIGNATURE, _header(image), _text(text or {}), chunk(b"IDAT", _packed(image)), chunk(b"IEND", b"")])
+def png_bytes(image: UInt8[np.ndarray, "H W 4"] | UInt16[np.ndarray, "H W 4"], *, record: str | None = None) -> bytes:
+    """One picture as a file. It says that its alpha is straight, as PNG has it, and how it was made, where a record tells."""
+    return b"".join([PNG_SIGNATURE, _header(image), _text(record), chunk(b"IDAT", _packed(image)), chunk(b"IEND", b"")])
 
 
 def apng_bytes(clip: RgbaClip) -> bytes:
@@ -27,7 +26,7 @@ def apng_bytes(clip: RgbaClip) -> bytes:
         rate = Fraction(round(clip.fps), 1)
     frames = clip.rgba()
     size = struct.pack(">II", clip.width, clip.height)
-    chunks = [PNG_SIGNATURE, _header(frames[0]), _text({}), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
+    chunks = [PNG_SIGNATURE, _header(frames[0]), _text(clip.record), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
     sequence = 0
     for index, frame in enumerate(frames):
         delay = struct.pack(">HHBB", rate.denominator, rate.numerator, 0, 0)
@@ -44,9 +43,9 @@ def _header(image: np.ndarray) -> bytes:
     return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * image.itemsize, rgba, 0, 0, 0))
 
 
-def _text(text: Mapping[str, str]) -> bytes:
+def _text(record: str | None) -> bytes:
     """International text chunks, uncompressed."""
-    entries = {ALPHA_TAG: "straight", **text}
+    entries = {ALPHA_TAG: "straight", **({} if record is None else {RECORD_KEY: record})}
     return b"".join(chunk(b"iTXt", key.encode("latin-1") + bytes(5) + value.encode()) for key, value in entries.items())
 
 

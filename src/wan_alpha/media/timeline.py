@@ -134,4 +134,4 @@ def constant_rate(clip: RgbaClip, path: Path) -> RgbaClip:
     check_size(path, width=clip.width, height=clip.height, num_frames=total)
     order = np.searchsorted(marks, np.arange(total), side="right") - 1
     log.warning("%s: variable frame rate; %d frames held to %d at %g per second", path, clip.num_frames, total, fps)
-    return RgbaClip(rgb=clip.rgb[order], alpha=clip.alpha[order], fps=fps)
+    return replace(clip, rgb=clip.rgb[order], alpha=clip.alpha[order], fps=fps, times=None)

@@ -5,19 +5,19 @@ Nothing here verifies; wan_alpha.media.verify reads files back and compares.
 
 import io
 import itertools
+import json
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import RgbaClip, media_errors
+from wan_alpha.media.clip import RECORD_KEY, RgbaClip, media_errors
 from wan_alpha.media.colour import FULL, matte_frame, video_frame
 from wan_alpha.media.encode import Encoding, encode_video
 from wan_alpha.media.png import apng_bytes, png_bytes
@@ -26,30 +26,32 @@ FRAME_NAME = re.compile(r"^\d{5,}\.(png|exr)$")
 WEBP_MAX_SIDE = 16383
 
 
-def write_png(image: UInt8[np.ndarray, "H W *c"], path: Path) -> None:
-    """One 8-bit image: grey (H, W), RGB (H, W, 3) or straight RGBA (H, W, 4)."""
+def write_png(image: UInt8[np.ndarray, "H W *c"], path: Path, *, record: str | None = None) -> None:
+    """One 8-bit image: grey (H, W), RGB (H, W, 3) or straight RGBA (H, W, 4). record: as in RgbaClip."""
+    said = PngImagePlugin.PngInfo()
+    if record is not None:
+        said.add_itxt(RECORD_KEY, record)
     with beside(path) as partial, media_errors(path, doing="write"):
-        Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG")
+        Image.fromarray(np.ascontiguousarray(image)).save(partial, format="PNG", pnginfo=said)
 
 
-def write_png_sequence(clip: RgbaClip, folder: Path, *, text: Mapping[str, str] | None = None) -> None:
-    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... with the clip's bits.
+def write_png_sequence(clip: RgbaClip, folder: Path) -> None:
+    """Straight RGBA frames FOLDER/00000.png, 00001.png, ... with the clip's bits, its record in each.
 
-    An older sequence there is replaced; a folder of anything else is refused. text: key -> what every file says of itself, in a
-    UTF-8 text chunk.
+    An older sequence there is replaced; a folder of anything else is refused.
     """
     check_frame_folder(folder)
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()
         for index, frame in enumerate(clip.rgba()):
-            (partial / f"{index:05d}.png").write_bytes(png_bytes(frame, text=text))
+            (partial / f"{index:05d}.png").write_bytes(png_bytes(frame, record=clip.record))
 
 
 def write_png_zip(clip: RgbaClip, path: Path) -> None:
     """The same frames in one file, stored as they are: any of them can be read without the others."""
     with beside(path) as partial, media_errors(path, doing="write"), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for index, frame in enumerate(clip.rgba()):
-            archive.writestr(f"{index:05d}.png", png_bytes(frame))
+            archive.writestr(f"{index:05d}.png", png_bytes(frame, record=clip.record))
 
 
 def write_apng(clip: RgbaClip, path: Path) -> None:
@@ -85,12 +87,13 @@ def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
         )
     durations = frame_durations_ms(clip.num_frames, fps=clip.fps)
     size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
-    animation_and_alpha = bytes([0b0001_0010, 0, 0, 0])
-    chunks = [_chunk(b"VP8X", animation_and_alpha + size), _chunk(b"ANIM", bytes(6))]
+    exif = [] if clip.record is None else [_chunk(b"EXIF", _exif(clip.record))]
+    animation_and_alpha, has_exif = 0b0001_0010, 0b1000 if exif else 0
+    chunks = [_chunk(b"VP8X", bytes([animation_and_alpha | has_exif, 0, 0, 0]) + size), _chunk(b"ANIM", bytes(6))]
     for frame, duration in zip(clip.with_bits(8).rgba(), durations, strict=True):
         no_blend = b"\x02"
         chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _still_chunks(frame, quality)))
-    body = b"WEBP" + b"".join(chunks)
+    body = b"WEBP" + b"".join([*chunks, *exif])
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -126,10 +129,10 @@ def write_pair(clip: RgbaClip, stem: Path, *, alpha_mode: str = "straight") -> t
     return rgb_path, alpha_path
 
 
-def write_preview_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: Path, *, fps: float) -> None:
+def write_preview_mp4(frames: UInt8[np.ndarray, "T H W 3"], path: Path, *, fps: float, record: str | None = None) -> None:
     """Opaque H.264 that plays everywhere (4:2:0, BT.709, crf 16). An odd side is made even by repeating its last line."""
     even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    clip = RgbaClip(rgb=even, alpha=np.full(even.shape[:3], 255, np.uint8), fps=fps)
+    clip = RgbaClip(rgb=even, alpha=np.full(even.shape[:3], 255, np.uint8), fps=fps, record=record)
     encoding = Encoding(codec="libx264", container="mp4", pixel_format="yuv420p", options={"crf": "16"})
     with beside(path) as partial:
         encode_video(partial, (video_frame(frame, "yuv420p") for frame in even), clip=clip, encoding=encoding)
@@ -148,6 +151,13 @@ def _still_chunks(frame: UInt8[np.ndarray, "H W 4"], quality: int | None) -> byt
             chunks.append(data[offset:end])
         offset = end
     return b"".join(chunks)
+
+
+def _exif(record: str) -> bytes:
+    """A record as ImageDescription, in ASCII as EXIF has it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = json.dumps(json.loads(record))
+    return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
 def _chunk(name: bytes, payload: bytes) -> bytes:
