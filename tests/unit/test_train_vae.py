@@ -83,7 +83,7 @@ def test_a_bfloat16_step_trains_float32_weights_and_encodes_once(config, tmp_pat
     monkeypatch.setattr(whole_clip, "encoder_features", features)
     monkeypatch.setattr(WholeUpdate, "apply", apply)
     for precision in ("float32", "bfloat16"):
-        alone = {"max_steps": 1, "batch_size": 1, "num_frames": 1, "validate_every_steps": None}
+        alone = {"max_steps": 1, "batch_size": 1, "height": 16, "width": 32, "validate_every_steps": None}
         train(replace(config, precision=precision, output_path=tmp_path / precision, **alone))
     assert encoded == [(2, torch.float32), (2, torch.bfloat16)]
     assert len(gradients) > 50
