@@ -7,23 +7,26 @@
 Weights are random, of the real sizes. 1445 tokens are 272 x 272 x 17 pixels, 32760 are 832 x 480 x 81. On a CPU attention, which is the
 same in all three and grows with the square, would hide everything else at the largest sizes: there the tokens are cut into sequences of
 one latent frame or so, each attending to itself, while every adapted layer still has all rows. That leaves out time that all share, so
-the ratios are higher than a whole block's. The sequences share the 512 tokens of text.
+the ratios are higher than a whole block's. The sequences share the 512 tokens of text. Where two rounds of all of them would not fit
+--seconds, fewer run, and the output says so.
 
 The last line is JSON: ratio = ours / LoRA and peft_ratio = PEFT's DoRA / LoRA in time, lower is better; kept_ratio and peft_kept_ratio
-the same for the bytes that autograd keeps, on a GPU peak_gib besides; sequences and attended say how the tokens were cut, rounds how many
-were counted. Values of both DoRA are compared before anything is timed.
+the same for the bytes that autograd keeps, peak_ratio and peft_peak_ratio for the most that are alive in forward and backward beside the
+weights (of one sequence), on a GPU peak_gib; sequences and attended say how the tokens were cut, timed_sequences how many ran, rounds how
+many were counted. Values of both DoRA are compared before anything is timed.
 """
 
 import argparse
 import gc
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 
 import torch
 from diffusers import WanTransformer3DModel
 from peft.tuners.lora.variants import DoraLinearVariant
-from timing import alternate, peak_gib, saved_bytes
+from timing import alternate, live_peak_bytes, peak_gib, saved_bytes
 from torch import Tensor
 
 from wan_alpha.models.dora import adapter_layers, inject_adapter
@@ -38,6 +41,8 @@ ATTENDED = 8000
 """Up to here a CPU's tokens attend to each other; beyond, in sequences of at most SEQUENCE."""
 SEQUENCE = 1600
 """One latent frame of 832 x 480 has 1560."""
+ROUNDS = 2
+"""That must fit on a CPU: one to warm up, one that counts."""
 COMPARED = 1, 1, 32, 40
 """320 tokens, on which values are compared."""
 KINDS = ("lora", "peft", "ours")
@@ -121,17 +126,31 @@ def alone(args: argparse.Namespace, shape: Shape) -> dict[str, object]:
 
 
 def in_turn(args: argparse.Namespace, shape: Shape) -> dict[str, object]:
-    """On a CPU: alternating runs, and what autograd keeps."""
-    steps, kept, (sequences, *one) = {}, {}, shape
-    for kind in args.kinds:
-        transformer, share = build(args, kind=kind), TEXT_TOKENS // sequences
-        kept[kind] = saved_bytes(make_step(transformer, (1, *one), text_tokens=share)[0])  # all sequences keep the same
-        steps[kind] = make_step(transformer, shape, text_tokens=share)[1]
-    timed = alternate(steps, seconds=args.seconds, device=torch.device("cpu"), warm_up=args.warm_up)
+    """On a CPU: what autograd keeps and what lives at most, of one sequence, and alternating runs, all within --seconds."""
+    ends = time.perf_counter() + args.seconds
+    transformers = {kind: build(args, kind=kind) for kind in args.kinds}
+    (asked, *one), kept, peak, seconds = shape, {}, {}, 0.0
+    share = TEXT_TOKENS // asked
+    for kind, transformer in transformers.items():
+        forward, step = make_step(transformer, (1, *one), text_tokens=share)
+        kept[kind] = saved_bytes(forward)
+        began = time.perf_counter()
+        peak[kind] = live_peak_bytes(step, present=[*transformer.parameters(), *transformer.buffers()])
+        seconds += time.perf_counter() - began
+    left = ends - time.perf_counter()
+    sequences = min(asked, max(1, int(left / (ROUNDS * seconds))))
+    if sequences < asked:
+        print(
+            f"{sequences} of {asked} sequences: {ROUNDS} rounds of all would take {ROUNDS * asked * seconds:.0f} s, and {left:.0f} are left"
+        )
+    steps = {kind: make_step(transformers[kind], (sequences, *one), text_tokens=share)[1] for kind in args.kinds}
+    timed = alternate(steps, seconds=left, device=torch.device("cpu"), warm_up=args.warm_up)
     return {
         **ratios(timed.seconds, name="ratio"),
         **ratios(kept, name="kept_ratio"),
+        **ratios(peak, name="peak_ratio"),
         **{f"{kind}_seconds": round(value, 4) for kind, value in timed.seconds.items()},
+        "timed_sequences": sequences,
         "rounds": timed.rounds,
         "blocks": args.blocks,
     }
@@ -161,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--base_quantization", choices=["none", "int8", "fp8", "nf4"], default="none")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=300, help="for the timed runs")
+    parser.add_argument("--seconds", type=float, default=360, help="for the timed runs, on a CPU for all that is measured")
     parser.add_argument("--warm_up", type=int, default=1, help="rounds that do not count")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="PEFT's DoRA keeps more than twice what LoRA does")
     args = parser.parse_args()

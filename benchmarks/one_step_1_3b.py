@@ -23,7 +23,7 @@ from torch import Tensor
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import generator_at
 from wan_alpha.data.shares import Share
-from wan_alpha.malloc import resident_bytes
+from wan_alpha.malloc import give_back_freed_tensors, resident_bytes
 from wan_alpha.objectives.flow import sample_sigmas
 from wan_alpha.recipes import get_recipe
 from wan_alpha.train import dit
@@ -91,6 +91,7 @@ def main() -> None:
     recipe = get_recipe("wan_1_3b").train_dit
     micro_batches = args.micro_batches or recipe.gradient_accumulation_steps
     config = replace(recipe, width=width, height=height, num_frames=frames, gradient_accumulation_steps=micro_batches, device="cpu")
+    give_back_freed_tensors("cpu")  # as train-dit does
     transformer = dit.put_adapter(config, base())
     weights = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
     tokens = math.prod(empty_batch(config, channels=1, text_dim=1).x0.shape) // PATCH**2

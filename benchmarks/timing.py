@@ -1,7 +1,7 @@
 """Time ways of doing one thing side by side: alternating runs in one process, medians, as many as fit the time given; memory beside."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -9,6 +9,7 @@ from statistics import median
 import torch
 
 from wan_alpha.linux import stated_bytes
+from wan_alpha.train.imagined import LiveBytes
 
 MAX_ROUNDS = 25
 
@@ -67,6 +68,14 @@ def saved_bytes(forward: Callable[[], object]) -> int:
         result = forward()
     del result
     return sum(storages.values())
+
+
+def live_peak_bytes(step: Callable[[], object], *, present: Sequence[torch.Tensor]) -> int:
+    """Most bytes of distinct storages alive at once in one run on a CPU, gradients included, those `present` before not counted."""
+    with LiveBytes() as live:
+        live.ignore(present)
+        step()
+    return live.peak
 
 
 def highest_resident_bytes() -> int:

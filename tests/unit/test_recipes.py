@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from wan_alpha import cli
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.dora import inject_adapter
+from wan_alpha.models.rgba_vae import build_rgba_vae
 from wan_alpha.recipes import RECIPES, Recipe, get_recipe
 
 RUNS = Path(__file__).parents[2] / "runs"
@@ -104,6 +105,24 @@ def test_shapes_run_on_the_meta_device(name: str, heads: int, ffn_dim: int) -> N
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     assert len(trained) == 60
     assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in trained)
+
+
+@pytest.mark.parametrize("name", ["apple_silicon", "wan_1_3b", "wan_14b"])
+def test_shapes_of_stage_1_run_on_the_meta_device(name: str) -> None:
+    """Wan's own VAE with the recipe's merge block and decoder LoRA, on one batch of the recipe's size, forward and backward."""
+    config = get_recipe(name).train_vae
+    with torch.device("meta"):
+        model = build_rgba_vae(AutoencoderKLWan(), layout=config.merge_layout, width=config.merge_width, rank=config.decoder_lora_rank)
+        rgb, alpha = (torch.empty(config.batch_size, c, config.num_frames, config.height, config.width) for c in (3, 1))
+        latents = model.encode(rgb, alpha)
+        pixels = model.decode_raw(latents)
+        sum(decoded.mean() for decoded in pixels).backward()
+    size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
+    assert latents.shape == (config.batch_size, 16, *size.latent_shape)
+    assert [decoded.shape for decoded in pixels] == [rgb.shape, rgb.shape]
+    trained = model.trainable_parameters(mode="merge+decoders")
+    assert any("lora_" in name for name in trained)
+    assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in trained.values())
 
 
 def test_unknown_recipe() -> None:

@@ -7,10 +7,11 @@ one scale per output row (torchao, weight only, products in the activations' typ
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from torch import nn
+from torch import Tensor, nn
 
 from wan_alpha.config import BaseQuantization
 from wan_alpha.errors import UsageError
@@ -47,6 +48,24 @@ def _to_nf4(transformer: WanTransformer3DModel) -> None:
         layer.weight = bnb.nn.Params4bit(weight.detach().cpu(), requires_grad=False, quant_type="nf4")
         layer.bias = bias
         transformer.set_submodule(name, layer.to(weight.device))  # moving it quantises it
+
+
+def is_4bit(module: nn.Module) -> bool:
+    """A layer of bitsandbytes: its weight is packed, beside what unpacks it."""
+    return isinstance(module, nn.Linear) and getattr(module.weight, "quant_state", None) is not None
+
+
+def plain_layer(module: Any) -> nn.Linear:
+    """A linear layer as a 4-bit one computes: of its sizes, in its activations' type, with other values."""
+    layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, dtype=module.compute_dtype)
+    return layer.requires_grad_(False)
+
+
+def parts_of_4bit(weight: Any) -> list[Tensor]:
+    """What a 4-bit weight is made of: two weights a byte, and for each block of 64 its scale, quantised in its turn to a byte (one float32
+    to 256 of them): 4.127 bits per weight (QLoRA, Dettmers et al. 2023, section 3)."""
+    states = [state for state in (weight.quant_state, weight.quant_state.state2) if state is not None]
+    return [weight, *(part for state in states for part in vars(state).values() if isinstance(part, Tensor))]
 
 
 def _package(module: str, name: str, to: str) -> ModuleType:

@@ -4,7 +4,6 @@ Start reading at `loss`. x_sigma = (1 - sigma) x0 + sigma n', v = n' - x0, L = w
 noise n' = n + mu (1 - G) has mean mu outside the subject's Gaussian ellipse G (v3; mu = 0 is v1).
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -42,8 +41,6 @@ from wan_alpha.train.latent_source import LatentSource
 from wan_alpha.train.loop import Stage, fit
 from wan_alpha.train.previews import preview_path, sample_clip, write_samples
 from wan_alpha.train.validation import validate_dit
-
-log = logging.getLogger(__name__)
 
 
 def loss(
@@ -98,10 +95,7 @@ def _train(config: TrainDitConfig) -> list[Path]:
         device=device,
         base=transformer,
     )
-    if config.base_quantization == "nf4":  # bitsandbytes' products run outside torch's dispatcher: there is no step to imagine
-        log.info("no memory forecast for an nf4 base")
-    else:
-        log_forecast(config, lambda: forecast_memory(config, transformer, device=device), device=device)
+    log_forecast(config, lambda: forecast_memory(config, transformer, device=device), device=device)
     written = fit(config, stage=stage)
     weights = {**loaded_weights(config, "transformer"), **data.files}
     write_run_record(config.output_path, verb="train-dit", config=config, weights=weights, started=started)

@@ -24,6 +24,7 @@ from wan_alpha.config import TrainConfig
 from wan_alpha.data.shares import this_share
 from wan_alpha.malloc import resident_bytes, tuned_by_user
 from wan_alpha.memory import free_bytes, next_setting
+from wan_alpha.models.quantise import parts_of_4bit
 from wan_alpha.train.imagined import modules_of, nothing_inside, step_bytes
 from wan_alpha.train.scratch import scratch_bytes
 
@@ -122,6 +123,8 @@ def _stored_parts(tensor: Tensor) -> list[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         return [part for name in names for part in _stored_parts(getattr(tensor, name))]
+    if getattr(tensor, "quant_state", None) is not None:
+        return parts_of_4bit(tensor)
     return [tensor]
 
 

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wan_alpha.models.quantise import is_4bit, plain_layer
+
 T = TypeVar("T")
 SHORTER, LONGER = 2, 3
 """Blocks of the two imagined transformers that stand for a deeper one."""
@@ -48,9 +50,14 @@ def _twin(tensor: Tensor) -> Tensor:
 
 
 def imagined(networks: T) -> T:
-    """A copy of modules, or of anything that holds some, whose tensors have no contents; call it under a FakeTensorMode."""
+    """A copy of modules, or of anything that holds some, whose tensors have no contents; call it under a FakeTensorMode.
+
+    A 4-bit layer's twin is a plain one, since bitsandbytes' products run outside torch's dispatcher: its activations are the same.
+    """
+    modules = [module for network in modules_of(networks) for module in network.modules()]
+    twins: dict[int, Any] = {id(module): plain_layer(module) for module in modules if is_4bit(module)}
     with _EmptyCopies():
-        return deepcopy(networks)
+        return deepcopy(networks, twins)
 
 
 class LiveBytes(TorchDispatchMode):
