@@ -53,6 +53,24 @@ def test_a_live_process_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) ->
         wait_for(lambda: {1}, folder=tmp_path, patience_s=0.05)
 
 
+@pytest.mark.parametrize("moment", ["stat", "read_text"])
+def test_a_sign_that_vanishes_while_it_is_looked_at_is_no_error(tmp_path: Path, monkeypatch, moment: str) -> None:
+    """Its process has just ended."""
+    sign, real = tmp_path / "1.alive", getattr(Path, moment)
+
+    def too_late(path: Path, *arguments: object, **named: object) -> object:
+        if path == sign and path in tmp_path.iterdir():
+            path.unlink()
+        return real(path, *arguments, **named)
+
+    left = [{1}, {1}]
+    sign.write_text("")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    monkeypatch.setattr(Path, moment, too_late)
+    wait_for(lambda: left.pop() if left else set(), folder=tmp_path, patience_s=10.0)
+    assert not left
+
+
 def test_a_failure_is_told_at_once(tmp_path: Path) -> None:
     def fail() -> None:
         with pytest.raises(OSError), heartbeat(tmp_path, Share(rank=2, count=3)):  # noqa: PT012

@@ -98,17 +98,20 @@ class _Sign:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.path = _sign(folder, rank)
-        self.touched, self.since = self._touched(), time.monotonic()
+        self.touched, self.since = self._seen()[0], time.monotonic()
         self.moved, self.reason = False, ""
 
     def look(self) -> None:
-        touched = self._touched()
+        touched, self.reason = self._seen()
         if touched != self.touched:
             self.touched, self.since, self.moved = touched, time.monotonic(), True
-        self.reason = self.path.read_text() if touched else ""
 
-    def _touched(self) -> int:
-        return self.path.stat().st_mtime_ns if self.path.is_file() else 0
+    def _seen(self) -> tuple[int, str]:
+        """When the sign was touched, and what it says; it may vanish at any moment, when its process ends."""
+        try:
+            return self.path.stat().st_mtime_ns, self.path.read_text()
+        except FileNotFoundError:
+            return 0, ""
 
 
 def _sign(folder: Path, rank: int) -> Path:
