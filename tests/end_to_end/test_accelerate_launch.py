@@ -1,6 +1,5 @@
 """`train-dit` by accelerate's launcher in two processes on a CPU (gloo), as the guide says: as one process with twice the batch."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,16 +10,13 @@ import pytest
 import torch
 
 from tiny_stage2 import tiny_stage2
+from training_log import log_lines
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.train.dit import train
 
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 TIMEOUT_S = 300
-
-
-def steps(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_two_launched_processes_train_an_adapter_as_one_with_twice_the_batch(tmp_path: Path) -> None:
@@ -40,7 +36,7 @@ def test_two_launched_processes_train_an_adapter_as_one_with_twice_the_batch(tmp
     assert done.returncode == 0, done.stderr
     (file,) = train(alone)
     assert done.stdout.count(file.name) == 1, "the first process alone reports"
-    found, expected = steps(both.output_path), steps(alone.output_path)
+    found, expected = log_lines(both.output_path), log_lines(alone.output_path)
     assert len(found) == 2
     for ours, theirs in zip(found, expected, strict=True):
         assert ours["total"] == pytest.approx(theirs["total"], abs=1e-5)

@@ -1,6 +1,5 @@
 """`train-vae` by torchrun in two processes on a CPU (gloo), through the command line: as one process with twice the batch."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,16 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from training_log import log_lines
 from wan_alpha import recipes
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.prepare import prepare
 from wan_alpha.train.vae import train
 
 FILE = "stage1_epoch_1.safetensors"  # two clips, two samples a step: two epochs
-
-
-def steps(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_train_the_vae_as_one_with_twice_the_batch(tmp_path: Path) -> None:
@@ -40,7 +36,7 @@ def test_two_processes_train_the_vae_as_one_with_twice_the_batch(tmp_path: Path)
     assert done.stdout.count(FILE) == 1, "the first process alone reports"
 
     train(alone)
-    for found, expected in zip(steps(tmp_path / "1"), steps(tmp_path / "2"), strict=True):
+    for found, expected in zip(log_lines(tmp_path / "1"), log_lines(tmp_path / "2"), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
     found, expected = (read_tensors(tmp_path / name / FILE) for name in "12")
     assert found.keys() == expected.keys()

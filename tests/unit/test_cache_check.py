@@ -80,9 +80,10 @@ def test_another_vae_is_refused_and_the_named_command_makes_its_cache(config, ot
         check(replace(run, base_vae_path=None))
 
 
-def test_the_same_vae_under_another_name_is_taken(config, tmp_path) -> None:
+def test_the_same_vae_under_another_name_is_taken(config, tmp_path, caplog) -> None:
     shutil.copytree(tiny_folder() / "vae", tmp_path / "vae")
     check(replace(config, base_vae_path=tmp_path / "vae"))
+    assert not caplog.records, "it was compared, not left out"
 
 
 def test_the_same_vae_in_another_layout_is_refused_but_nothing_is_encoded_again(config, tmp_path, monkeypatch) -> None:

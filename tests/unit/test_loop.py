@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import traceback
@@ -11,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toy_training import run, stage_of, toy_config
+from training_log import log_lines
 from wan_alpha.cli import parse_config
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.shares import Share
@@ -24,10 +24,6 @@ from wan_alpha.train.stopping import resume_command
 @pytest.fixture
 def config(tmp_path):
     return toy_config(tmp_path / "run")
-
-
-def metrics(config):
-    return [json.loads(line) for line in (config.output_path / "metrics.jsonl").read_text().splitlines()]
 
 
 def stop_from(position, number=signal.SIGTERM):
@@ -69,8 +65,8 @@ def test_the_resume_command_says_what_is_not_the_default(config):
 def test_only_the_last_states_are_kept_and_every_step_is_logged(config):
     run(replace(config, save_every_steps=1, keep_states=3, log_every_steps=3))
     assert [path.name for path in saved_states(config.output_path)] == ["step_000002", "step_000003", "step_000004"]
-    assert [line["step"] for line in metrics(config)] == [1, 2, 3, 4]
-    assert all({"total", "learning_rate", "gradient_norm"} < line.keys() for line in metrics(config))
+    assert [line["step"] for line in log_lines(config.output_path)] == [1, 2, 3, 4]
+    assert all({"total", "learning_rate", "gradient_norm"} < line.keys() for line in log_lines(config.output_path))
 
 
 def test_validation_is_logged_and_the_best_is_kept_over_a_resume(config):
@@ -83,7 +79,7 @@ def test_validation_is_logged_and_the_best_is_kept_over_a_resume(config):
     run(replace(config, max_steps=2), **hooks)
     run(replace(config, resume="latest"), **hooks)
     assert called == [1, "best", 2, "best", 3, 4, "best"]
-    validations = [line for line in metrics(config) if "validation/total" in line]
+    validations = [line for line in log_lines(config.output_path) if "validation/total" in line]
     assert validations[2] == {"step": 3, "validation/total": 2.5, "validation/edge": 0.5}
 
 
@@ -132,7 +128,7 @@ def test_going_back_leaves_the_later_steps_behind(config):
     first = saved_states(config.output_path)[0]
     run(replace(config, resume=str(first), save_every_steps=1, max_steps=3))
     assert [path.name for path in saved_states(config.output_path)] == ["step_000002", "step_000003"]
-    assert [line["step"] for line in metrics(config)] == [1, 2, 3]
+    assert [line["step"] for line in log_lines(config.output_path)] == [1, 2, 3]
 
 
 def test_resuming_a_finished_run_writes_its_files_again(config):
@@ -152,7 +148,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(config):
         fit(replace(config, weight_decay=0.0), stage=stage_of(weight, loss))
     assert torch.equal(weight, torch.ones(4))
     assert saved_states(config.output_path) == []  # found before a state is written
-    assert [line["step"] for line in metrics(config)] == [1]
+    assert [line["step"] for line in log_lines(config.output_path)] == [1]
 
 
 @pytest.mark.parametrize(("max_grad_norm", "step"), [(1.0, (0.6, 0.8)), (10.0, (3.0, 4.0))])

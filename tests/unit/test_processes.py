@@ -1,16 +1,11 @@
 """Two processes train as one with twice the batch."""
 
-import json
-
 import torch
 
 from forked import train_together
 from toy_training import run, toy_config
+from training_log import log_lines
 from wan_alpha.train.state import saved_states
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
@@ -20,7 +15,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     assert first[0] == second[0]
     torch.testing.assert_close(torch.tensor(first[0]), alone, atol=1e-6, rtol=0)
     assert (first[1], second[1]) == ([3], [])  # the first one alone writes
-    for found, expected in zip(lines(tmp_path / "both"), lines(tmp_path / "alone"), strict=True):
+    for found, expected in zip(log_lines(tmp_path / "both"), log_lines(tmp_path / "alone"), strict=True):
         torch.testing.assert_close(torch.tensor(list(found.values())), torch.tensor(list(expected.values())), atol=1e-6, rtol=0)
 
 

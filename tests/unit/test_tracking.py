@@ -1,4 +1,3 @@
-import json
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -8,6 +7,7 @@ from accelerate import tracking
 from accelerate.utils import LoggerType
 
 from toy_training import run, toy_config
+from training_log import log_lines
 from wan_alpha.errors import UsageError
 from wan_alpha.train.tracking import truncate_metrics
 
@@ -30,7 +30,7 @@ def test_tensorboard_has_every_step_once_after_a_resume(tmp_path):
     logged = scalars(tmp_path / "logs" / "wan-alpha")
     assert [step for step, _ in logged["total"]] == [1, 2, 3, 4]
     assert logged["validation/total"] == [(2, 2.0)]
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = log_lines(tmp_path)
     assert [line["total"] for line in lines if "total" in line] == pytest.approx([value for _, value in logged["total"]], abs=1e-6)
 
 

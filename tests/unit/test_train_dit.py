@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from scarce_memory import expect_next_setting
 from tiny_stage2 import tiny_stage2
+from training_log import log_lines
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder
@@ -47,7 +49,7 @@ def same(a: FlowSample, b: FlowSample) -> bool:
 
 
 def test_validation_is_logged_per_noise_level(trained) -> None:
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    lines = log_lines(trained)
     found = [line for line in lines if "validation/total" in line]
     assert [line["step"] for line in found] == [1, 2]
     levels = [found[0][f"validation/sigma_{sigma:g}"] for sigma in SIGMAS]
@@ -59,7 +61,7 @@ def test_previews_come_with_their_transparency(trained) -> None:
     rows = json.loads((trained / "previews" / "step_000002.json").read_text())
     assert [row["seed"] for row in rows] == [0, 1][: len(rows)]
     assert {"prompt", "border_leak", "coverage", "peak", "flicker"} <= rows[0].keys()
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    lines = log_lines(trained)
     logged = next(line for line in lines if line["step"] == 2 and "validation/total" in line)
     assert logged["validation/preview_coverage"] == pytest.approx(sum(row["coverage"] for row in rows) / len(rows), abs=1e-6)
     moving = read_rgba(trained / "previews" / "step_000002.webp")
@@ -216,12 +218,4 @@ def test_the_encoder_refuses_nothing_silently(config) -> None:
 
 @pytest.mark.parametrize("part", ["load_transformer", "quantise", "inject_adapter", "latent_data", "log_forecast", "fit"])
 def test_wherever_memory_ends_one_line_names_the_next_setting(config, part, monkeypatch) -> None:
-    def runs_out(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(dit, part, runs_out)
-    message = (
-        "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else "loading the networks: .* --precision bfloat16"
-    )
-    with pytest.raises(UsageError, match=message):
-        train(replace(config, output_path=config.output_path.with_name("out of memory")))
+    expect_next_setting(dit, part, config=config, loading="--precision bfloat16", monkeypatch=monkeypatch)

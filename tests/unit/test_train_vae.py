@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from scarce_memory import expect_next_setting
+from training_log import log_lines
 from wan_alpha import recipes
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.config import TrainVaeConfig
@@ -58,7 +60,7 @@ def trained(config) -> Path:
 
 
 def test_validation_is_logged_per_term(trained) -> None:
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    lines = log_lines(trained)
     validation = next(line for line in lines if "validation/total" in line)
     assert validation["step"] == 2
     terms = {f"{kind}_{pair}" for kind in ("l1", "edge") for pair in ("hard", "soft", "alpha")}
@@ -160,12 +162,4 @@ def test_a_validation_set_of_its_own_holds_nothing_out(config, tmp_path) -> None
 
 @pytest.mark.parametrize("part", ["load_vae", "load_judge", "log_forecast", "fit"])
 def test_wherever_memory_ends_one_line_names_the_next_setting(config, part, monkeypatch) -> None:
-    def runs_out(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(vae, part, runs_out)
-    message = (
-        "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else "loading the networks: .* --bidirectional none"
-    )
-    with pytest.raises(UsageError, match=message):
-        train(replace(config, output_path=config.output_path.with_name("out of memory")))
+    expect_next_setting(vae, part, config=config, loading="--bidirectional none", monkeypatch=monkeypatch)

@@ -1,6 +1,5 @@
 """ZeRO-2: processes with a share of the optimiser each train as one with all of it; what the shipped configuration says."""
 
-import json
 import os
 import warnings
 from dataclasses import replace
@@ -19,6 +18,7 @@ from torch import nn
 from forked import together
 from tiny_stage2 import tiny_stage2
 from toy_training import CPU, toy_config
+from training_log import log_lines
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.data.draws import normal_at
 from wan_alpha.errors import UsageError
@@ -93,10 +93,6 @@ def train_parts_in_shares(rank: int, settings: dict) -> list[list[float]] | str:
         return str(error)
 
 
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def stored(folder: Path) -> dict:
     """The tensors of the last state."""
     state = folder / "states" / "step_000004"
@@ -120,10 +116,10 @@ def test_a_run_goes_on_with_shares_and_without(tmp_path, deepspeed) -> None:
     assert ended_in_shares == other
     for folder, found in ((first, ended_alone), (last, ended_in_shares)):
         torch.testing.assert_close([torch.tensor(part) for part in found], [torch.tensor(part) for part in expected], atol=1e-6, rtol=0)
-        for ours, theirs in zip(lines(folder), lines(tmp_path / "alone"), strict=True):
+        for ours, theirs in zip(log_lines(folder), log_lines(tmp_path / "alone"), strict=True):
             assert ours == pytest.approx(theirs, abs=1e-6)
         torch.testing.assert_close(stored(folder), stored(tmp_path / "alone"), atol=1e-6, rtol=0)
-    assert max(line["gradient_norm"] for line in lines(first)) > 0.3
+    assert max(line["gradient_norm"] for line in log_lines(first)) > 0.3
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, deepspeed) -> None:
@@ -158,7 +154,7 @@ def test_an_adapter_is_trained_in_shares_as_by_one_process(tmp_path, deepspeed) 
     assert together(2, train_dit_in_shares, shared) == pytest.approx([0.5, 0.5], abs=1e-3)
     found, expected = read_tensors(shared.output_path / alone.name), read_tensors(alone)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    for ours, theirs in zip(lines(shared.output_path), lines(config.output_path), strict=True):
+    for ours, theirs in zip(log_lines(shared.output_path), log_lines(config.output_path), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 

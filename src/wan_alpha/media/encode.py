@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+from av.container import OutputContainer
 
 from wan_alpha.media.clip import COMMENT_TAG, RgbaClip, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import BT709, LIMITED
@@ -36,6 +37,14 @@ def rate_of(clip: RgbaClip) -> Fraction:
     return Fraction(clip.fps).limit_denominator(1001)
 
 
+def tag(container: OutputContainer, *, clip: RgbaClip, alpha_mode: str | None) -> None:
+    """What a movie says of itself: how its colour relates to its alpha, and how the clip was made."""
+    if alpha_mode is not None:
+        container.metadata[ALPHA_TAG] = alpha_mode
+    if clip.record is not None:
+        container.metadata[COMMENT_TAG] = clip.record
+
+
 def encode_video(path: Path, frames: Iterable[av.VideoFrame], *, clip: RgbaClip, encoding: Encoding) -> None:
     """Write frames of the clip's size at its rate, with its record; MediaError for whatever the encoder or the disk refuses."""
     check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
@@ -44,10 +53,7 @@ def encode_video(path: Path, frames: Iterable[av.VideoFrame], *, clip: RgbaClip,
         media_errors(path, doing="write"),
         av.open(str(path), mode="w", format=encoding.container, options=CONTAINER_OPTIONS.get(encoding.container, {})) as container,
     ):
-        if encoding.alpha_mode is not None:
-            container.metadata[ALPHA_TAG] = encoding.alpha_mode
-        if clip.record is not None:
-            container.metadata[COMMENT_TAG] = clip.record
+        tag(container, clip=clip, alpha_mode=encoding.alpha_mode)
         stream = container.add_stream(encoding.codec, rate=rate, options=encoding.options)
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, encoding.pixel_format
         context = stream.codec_context

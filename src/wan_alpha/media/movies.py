@@ -8,10 +8,9 @@ import numpy as np
 
 from wan_alpha.media import yuv
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import COMMENT_TAG, RgbaClip, check_size, codec_threads, media_errors
+from wan_alpha.media.clip import RgbaClip, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import BT709, LIMITED, full_levels, planar_frame, plane, video_frame
-from wan_alpha.media.encode import Encoding, encode_video, rate_of
-from wan_alpha.media.video import ALPHA_TAG
+from wan_alpha.media.encode import Encoding, encode_video, rate_of, tag
 
 PRORES_BITS = 10  # prores_ks takes no more, whatever alpha_bits says
 # Key frames at the same places in both streams: alpha is decoded from wherever colour is.
@@ -57,9 +56,7 @@ def write_webm(clip: RgbaClip, path: Path) -> None:
     check_size(path, width=clip.width, height=clip.height, num_frames=clip.num_frames)
     rate = rate_of(clip)
     with beside(path) as partial, media_errors(path, doing="write"), av.open(str(partial), mode="w", format="webm") as container:
-        container.metadata[ALPHA_TAG] = "straight"
-        if clip.record is not None:
-            container.metadata[COMMENT_TAG] = clip.record
+        tag(container, clip=clip, alpha_mode="straight")
         stream = container.add_stream("libvpx-vp9", rate=rate, options=VP9_COLOUR)
         stream.metadata["alpha_mode"] = "1"
         matte = av.CodecContext.create("libvpx-vp9", "w")
