@@ -3,7 +3,7 @@
 #
 #   command    make demo                      (or: runs/demo.sh [OUTPUT])
 #   hardware   two CPU cores, 4 GiB memory, no GPU
-#   time       six minutes (AVX512-BF16) to twelve (AVX2), install included; everything stays in OUTPUT (default outputs/demo)
+#   time       six minutes (AVX512-BF16) to thirteen (AVX2), install included; everything stays in OUTPUT (default outputs/demo)
 #
 # Stage 1 goes on from the Stage-1 checkpoint that ships with the package, because minutes are too few to learn it from nothing.
 # Stage 2 starts from the plain RGB base, which knows nothing of transparency.
