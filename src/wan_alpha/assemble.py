@@ -1,6 +1,7 @@
 """From a GenerateConfig to what the pipeline takes: the models with everything merged, the sampling settings, the ellipse."""
 
 import hashlib
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -46,7 +47,16 @@ def load_pipeline(config: GenerateConfig) -> WanAlphaPipeline:
 def pipeline_folder(config: GenerateConfig) -> Path | None:
     """config.model as the folder of a whole pipeline; None when it is a base model."""
     folders = (Path(config.model).expanduser(), config.models_folder / config.model)
-    return next((folder for folder in folders if (folder / "rgba_vae").is_dir() and (folder / "model_index.json").is_file()), None)
+    return next((folder for folder in folders if _names_pipeline(folder / "model_index.json")), None)
+
+
+def _names_pipeline(index: Path) -> bool:
+    """Whether this model_index.json is one of `WanAlphaPipeline.save_pretrained`; `convert --to diffusers` writes one of a base."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("_class_name") == WanAlphaPipeline.__name__
 
 
 def weight_files(config: GenerateConfig) -> dict[str, Path]:

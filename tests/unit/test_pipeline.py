@@ -1,6 +1,7 @@
 """The diffusers pipeline: one folder, offload, batches, and the arithmetic without it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wan_alpha import recipes
 from wan_alpha.assemble import load_pipeline
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.geometry import ClipSize
+from wan_alpha.models.sources import tiny_folder
 from wan_alpha.pipeline import Conditions, RgbaClips, SamplingSettings, WanAlphaPipeline, sample_clips
 
 PROMPTS = ["A red star. The background is transparent.", "A blue ring."]
@@ -40,6 +42,16 @@ def test_one_folder_holds_everything_and_gives_the_same_clips(pipeline: WanAlpha
     assert torch.equal(run(by_config, PROMPTS[:1], [3]).rgb, expected.rgb)
     with pytest.raises(UsageError, match=r"adapter_path.*a folder of a whole pipeline"):
         load_pipeline(replace(recipes.get_recipe("tiny").generate, model=str(tmp_path), vae_lora_path=None))
+
+
+def test_a_converted_vae_is_no_pipeline(tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder() / "vae", tmp_path / "vae")
+    (tmp_path / "rgba_vae").mkdir()
+    config = replace(recipes.get_recipe("tiny").generate, model=str(tmp_path))
+    for index in ('{"_class_name": "WanPipeline"}', "[]", "{"):
+        (tmp_path / "model_index.json").write_text(index)
+        with pytest.raises(UsageError, match=r"transformer.*expected"):
+            load_pipeline(config)
 
 
 def test_a_damaged_folder_is_named(pipeline: WanAlphaPipeline, tmp_path: Path) -> None:
