@@ -78,6 +78,9 @@ class TrainVaeConfig(TrainConfig):
     """Width of the merge block; default: feature width (feature layout), 12 x z (latent layout)."""
     max_scale: float = 2.0
     """Training clips are enlarged by a random factor up to this before the random crop."""
+    feature_draws: int | None = None
+    """Keep the encoder's features of this many draws (window, crop, background) of every clip in OUTPUT_PATH/features, so that the
+    encoder runs in the first epochs only; None: a new draw in every epoch, always encoded."""
     buckets: Literal["none", "aspect", "aspect+length"] = "none"
     """Every clip at the configured size, or at the legal shape nearest its own within that area (and length); batches never mix."""
     validation_base_path: Path | None = None
@@ -112,6 +115,8 @@ class TrainVaeConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.feature_draws is not None and self.feature_draws < 1:
+            raise UsageError("--feature_draws", got=self.feature_draws, expected="1 or more, or none given")
         if self.gradient_checkpointing and self.piecewise:
             raise UsageError(
                 "--gradient_checkpointing",

@@ -14,7 +14,7 @@ from wan_alpha.data.survey import Survey, survey_clips
 from wan_alpha.device import on_device
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
-from wan_alpha.rgba import RENDER_COLOURS
+from wan_alpha.rgba import RENDER_COLOURS, hard_render, to_signed
 from wan_alpha.train.clip_data import ClipStream, bucket_sizes, clip_stream, write_clip_report
 from wan_alpha.train.judge import judge_sigma
 
@@ -34,6 +34,11 @@ class RgbaBatch:
     soft_colour: Float[Tensor, "B 3"]
     judge_sigma: Float[Tensor, " B"]
     judge_noise: Float[Tensor, "B z t h w"]
+
+    def encoder_input(self, *, hard_threshold: float) -> tuple[Float[Tensor, "B 3 T H W"], Float[Tensor, "B 1 T H W"]]:
+        """R^h(rgb, alpha, c0) and alpha, in [-1, 1] (Eq. 2)."""
+        rendered = hard_render(self.rgb, self.alpha, self.input_colour, threshold=hard_threshold)
+        return to_signed(rendered), to_signed(self.alpha)
 
 
 def rgba_clips(config: TrainVaeConfig) -> tuple[ClipStream, ClipDataset | None]:
@@ -69,13 +74,18 @@ def _hold_out(survey: Survey, count: int) -> tuple[Survey, Survey]:
 
 
 def sample_at(clips: ClipStream, position: int, *, config: TrainVaeConfig, z_dim: int) -> RgbaBatch:
-    """The clip and the draws at a position; every epoch walks the clips in a new order, with new windows and crops."""
-    return with_draws(clips.sample_at(position), config=config, z_dim=z_dim, generator=generator_at(config.seed, position))
+    """The clip and the draws at a position; every epoch walks the clips in a new order, with new windows and crops.
+
+    With feature_draws, what the encoder sees (window, crop, colour) repeats after so many epochs; the rest is always drawn anew.
+    """
+    seen = position if config.feature_draws is None else position % (config.feature_draws * len(clips.order))
+    batch = with_draws(clips.sample_at(seen), config=config, z_dim=z_dim, generator=generator_at(config.seed, position))
+    return batch if seen == position else replace(batch, input_colour=draw_colours(generator_at(config.seed, seen))[0])
 
 
 def with_draws(sample: Sample, *, config: TrainVaeConfig, z_dim: int, generator: torch.Generator) -> RgbaBatch:
     """A batch of one clip, with three colours of its own and the judge's noise."""
-    on_input, hard, soft = RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (3,), generator=generator)].split(1)
+    on_input, hard, soft = draw_colours(generator)
     num_frames, height, width = sample.alpha.shape[1:]
     latent = ClipSize(num_frames=num_frames, height=height, width=width).latent_shape
     return RgbaBatch(
@@ -87,6 +97,11 @@ def with_draws(sample: Sample, *, config: TrainVaeConfig, z_dim: int, generator:
         judge_sigma=judge_sigma("reference" if config.bidirectional == "reference" else "ours", generator=generator),
         judge_noise=torch.randn((1, z_dim, *latent), generator=generator),
     )
+
+
+def draw_colours(generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Background colours (1, 3) of the encoder's input, the hard and the soft loss, independent of each other."""
+    return RENDER_COLOURS[torch.randint(len(RENDER_COLOURS), (3,), generator=generator)].split(1)
 
 
 def validation_sample(clips: ClipDataset, i: int, *, config: TrainVaeConfig, z_dim: int) -> RgbaBatch:

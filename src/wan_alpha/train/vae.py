@@ -24,9 +24,10 @@ from wan_alpha.models.load import load_vae, resolve_base
 from wan_alpha.models.perceptual import load_vgg16, vgg16_file
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, build_rgba_vae
 from wan_alpha.objectives.reconstruction import ReconstructionSettings, rgba_reconstruction_loss
-from wan_alpha.rgba import from_signed, hard_render, to_signed
+from wan_alpha.rgba import from_signed
 from wan_alpha.run_record import now, write_run_record
 from wan_alpha.train.clip_data import position_stream
+from wan_alpha.train.feature_cache import Features, feature_cache
 from wan_alpha.train.forecast import Forecast, forecast, log_forecast
 from wan_alpha.train.imagined import shortened
 from wan_alpha.train.judge import Judge, bidirectional_term, judge_weights, load_judge
@@ -44,11 +45,15 @@ class VaeObjective:
     judge: Judge | None
 
 
-def loss(model: RGBAlphaVAE, batch: RgbaBatch, *, objective: VaeObjective) -> dict[str, Float[Tensor, ""]]:
-    """L_vae and its terms (Eq. 7-13 and v3) for one batch, compared in float32 whatever autocast makes of the networks."""
+def loss(
+    model: RGBAlphaVAE, batch: RgbaBatch, *, objective: VaeObjective, features: Features | None = None
+) -> dict[str, Float[Tensor, ""]]:
+    """L_vae and its terms (Eq. 7-13 and v3) for one batch, compared in float32 whatever autocast makes of the networks.
+
+    features: the encoder's of this batch, where they are known.
+    """
     settings, judge = objective.reconstruction, objective.judge
-    rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=settings.hard_threshold)
-    latents = model.encode(to_signed(rendered), to_signed(batch.alpha))
+    latents = model.merge(*features) if features else model.encode(*batch.encoder_input(hard_threshold=settings.hard_threshold))
     rgb, alpha = model.decode_raw(latents)
     terms = rgba_reconstruction_loss(
         (from_signed(rgb.float()), from_signed(alpha.float())),
@@ -85,9 +90,15 @@ def _train(config: TrainVaeConfig) -> list[Path]:
         objective = build_objective(config, z_dim=model.z_dim, device=device)
     stream = position_stream(partial(sample_at, clips, config=config, z_dim=model.z_dim), config=config)
 
-    def batch_loss(batch: RgbaBatch) -> dict[str, Tensor]:
+    cache = feature_cache(config, model, clips, dtype=arithmetic)
+
+    def batch_loss(batch: RgbaBatch, positions: list[int] | None = None) -> dict[str, Tensor]:
+        def encode() -> Features:
+            return model.features(*batch.encoder_input(hard_threshold=config.hard_threshold))
+
         with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-            return loss(model, batch, objective=objective)
+            features = cache.features(positions, encode=encode, device=device) if cache and positions else None
+            return loss(model, batch, objective=objective, features=features)
 
     def save(name: str, metadata: dict[str, str]) -> list[Path]:
         parts = model.stage1_tensors()
@@ -100,7 +111,7 @@ def _train(config: TrainVaeConfig) -> list[Path]:
     stage = Stage(
         verb="train-vae",
         trainables=model.trainable_parameters(mode=config.mode),
-        loss=lambda positions: batch_loss(to_batch(stream.take(positions), device=device)),
+        loss=lambda positions: batch_loss(to_batch(stream.take(positions), device=device), positions),
         save=lambda epoch: save(f"epoch_{epoch}", {"epoch": str(epoch)}),
         validate=validate_vae(config, model, held_out, loss=batch_loss, device=device),
         save_best=lambda: save("best", {"epoch": "best"}),

@@ -9,7 +9,7 @@ from torch import Tensor
 from wan_alpha.config import TrainVaeConfig
 from wan_alpha.data.clips import ClipDataset
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
-from wan_alpha.rgba import from_signed, hard_render, to_signed
+from wan_alpha.rgba import from_signed
 from wan_alpha.train.flow_data import FlowBatch
 from wan_alpha.train.flow_data import to_batch as to_flow_batch
 from wan_alpha.train.flow_data import validation_sample as flow_validation_sample
@@ -64,8 +64,7 @@ def validate_vae(
 @torch.no_grad()
 def reconstruct(model: RGBAlphaVAE, batch: RgbaBatch, *, hard_threshold: float) -> tuple[Clip, Clip]:
     """(truth, prediction) of a batch of one, each (rgb (3, T, H, W), alpha (1, T, H, W)) in [0, 1] on the CPU."""
-    rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=hard_threshold)
-    decoded = model.decode(model.encode(to_signed(rendered), to_signed(batch.alpha)))
+    decoded = model.decode(model.encode(*batch.encoder_input(hard_threshold=hard_threshold)))
     rgb, alpha = (from_signed(x.float()).clamp(0, 1)[0].cpu() for x in decoded)
     return (batch.rgb[0].cpu(), batch.alpha[0].cpu()), (rgb, alpha)
 
