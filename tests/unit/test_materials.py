@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wan_alpha.data.materials import WISP_SHARE, material_caption, render_material
+from wan_alpha.data.materials import CUTS_CAPTION, WISP_SHARE, material_caption, render_cuts, render_material
 from wan_alpha.prompts import prompt_problems
 
 SIZE = {"num_frames": 5, "height": 32, "width": 48}
@@ -43,3 +43,22 @@ def test_clips_that_stand_still_do() -> None:
     colour, alpha = render_material(still, **SIZE)
     np.testing.assert_array_equal(alpha[0], alpha[-1])
     np.testing.assert_array_equal(colour[0], colour[-1])
+
+
+def test_frames_of_cuts_share_little() -> None:
+    """Neighbouring frames differ far more than those of materials that move fast, and every frame can be seen."""
+
+    def change(colour: np.ndarray) -> float:
+        return float(np.abs(np.diff(colour, axis=0)).mean())
+
+    size = {**SIZE, "num_frames": 9}
+    fast = [change(render_material(s, **size)[0]) for s in range(40) if "fast" in material_caption(s)]
+    clips = [render_cuts(seed, **size) for seed in range(6)]
+    assert np.mean([change(colour) for colour, _ in clips]) > 1.5 * np.mean(fast)
+    for colour, alpha in clips:
+        assert colour.shape == (9, 32, 48, 3)
+        assert alpha.shape == (9, 32, 48)
+        assert colour.dtype == alpha.dtype == np.float32
+        assert 0 <= min(colour.min(), alpha.min()) <= max(colour.max(), alpha.max()) <= 1
+    np.testing.assert_array_equal(render_cuts(2, **size)[1], render_cuts(2, **size)[1])
+    assert prompt_problems(CUTS_CAPTION) == []

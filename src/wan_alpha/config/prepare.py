@@ -49,8 +49,9 @@ class PrepareConfig(SourceConfig):
 
     synthetic: int = 0
     """Make this many procedural clips with exact alpha, alone or beside those of --source."""
-    synthetic_kind: Literal["shapes", "materials"] = "shapes"
-    """shapes: flat subjects with captions that name them; materials: rock, metal, fire and smoke, for Stage 1's colours and textures."""
+    synthetic_kind: Literal["shapes", "materials", "cuts"] = "shapes"
+    """shapes: flat subjects with captions that name them; materials: rock, metal, fire and smoke, for Stage 1's colours and textures;
+    cuts: each frame from another material, for Stage 1 on effects drawn frame by frame."""
     height: int = 64
     """Frame height of procedural clips, and of every clip with --resize."""
     width: int = 64

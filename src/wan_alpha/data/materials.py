@@ -21,6 +21,8 @@ CANVAS = 2  # a material is painted on a canvas of this many frame sizes, over w
 FIRST_CELLS = 3  # of the coarsest octave, over the canvas
 WISP_SHARE = 0.55
 SHUFFLED_SHARE = 0.5
+FLASHING_SHARE = 0.5
+CUTS_CAPTION = "Rock and smoke changing from frame to frame. The background is transparent. Realistic style. Close shot."
 Motion = Literal["still", "drift", "fast"]
 MOTIONS: dict[Motion, str] = {"still": "standing still", "drift": "drifting and turning", "fast": "moving fast"}
 
@@ -51,6 +53,23 @@ def render_material(seed: int, *, num_frames: int, height: int, width: int) -> t
         frames = frames[torch.randperm(num_frames, generator=generator)]
     clip = frames.permute(0, 2, 3, 1).contiguous().numpy()
     return clip[..., :3], clip[..., 3]
+
+
+def render_cuts(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Array, Array]:
+    """As render_material, each frame taken from one of two to five materials; half of such clips flash and flicker as well.
+
+    Neighbouring frames share nothing, as in effects drawn frame by frame; it teaches a VAE to keep the frames of one latent apart.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    others = torch.randint(2**31, (2 + int(torch.randint(4, (), generator=generator)),), generator=generator)
+    clips = [render_material(int(other), num_frames=num_frames, height=height, width=width) for other in others]
+    frames = torch.stack([torch.from_numpy(np.concatenate([colour, alpha[..., None]], axis=-1)) for colour, alpha in clips])
+    which = torch.randint(len(clips), (num_frames,), generator=generator)
+    clip = frames[which, torch.randint(num_frames, (num_frames,), generator=generator)]
+    if _between(0.0, 1.0, generator) < FLASHING_SHARE:
+        bright, thick = (torch.rand(num_frames, 1, 1, 1, generator=generator) for _ in range(2))
+        clip = torch.cat([(clip[..., :3] * (0.4 + 1.4 * bright)).clamp(0, 1), clip[..., 3:] * (0.1 + 0.9 * thick)], dim=-1)
+    return clip[..., :3].numpy(), clip[..., 3].numpy()
 
 
 def _rock(side: int, generator: torch.Generator) -> Tensor:

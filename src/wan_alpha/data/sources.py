@@ -16,7 +16,7 @@ import numpy as np
 
 from wan_alpha.data.captions import Captioner, read_caption
 from wan_alpha.data.manifest import DEFAULT_TABLES, read_manifest
-from wan_alpha.data.materials import material_caption, render_material
+from wan_alpha.data.materials import CUTS_CAPTION, material_caption, render_cuts, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean
 from wan_alpha.geometry import ClipSize
@@ -27,7 +27,7 @@ from wan_alpha.media.read import read_clip
 log = logging.getLogger(__name__)
 
 Links = Literal["refuse", "follow"]
-ProceduralKind = Literal["shapes", "materials"]
+ProceduralKind = Literal["shapes", "materials", "cuts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralSource:
-    """A rendered scene with exact alpha: a captioned shape (data/synthetic.py) or a material (data/materials.py)."""
+    """A rendered scene with exact alpha: a captioned shape (data/synthetic.py), a material or several cut together (data/materials.py)."""
 
     name: str
     kind: ProceduralKind
@@ -84,15 +84,17 @@ class ProceduralSource:
 
     def read(self, *, count: int | None = None) -> RgbaClip:
         size = {"num_frames": self.size.num_frames, "height": self.size.height, "width": self.size.width}
-        if self.kind == "materials":
-            colour, alpha = render_material(self.seed, **size)
-        else:
+        if self.kind == "shapes":
             colour, alpha = render_subject(sample_transparent_scene(self.seed), **size)
+        else:
+            colour, alpha = (render_material if self.kind == "materials" else render_cuts)(self.seed, **size)
         rgb, matte = (np.rint(values[:count] * 255).astype(np.uint8) for values in (colour, alpha))
         return RgbaClip(rgb=rgb, alpha=matte, fps=self.fps)
 
     def caption(self, captioner: Captioner | None = None) -> str:
-        return material_caption(self.seed) if self.kind == "materials" else transparent_caption(sample_transparent_scene(self.seed))
+        if self.kind == "shapes":
+            return transparent_caption(sample_transparent_scene(self.seed))
+        return material_caption(self.seed) if self.kind == "materials" else CUTS_CAPTION
 
     def origin(self) -> tuple[str, ...]:
         return (f"procedural {self.kind}, seed {self.seed}",)
@@ -136,8 +138,8 @@ def file_sources(
 
 
 def procedural_sources(count: int, *, kind: ProceduralKind, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
-    """Clips of the seeds from SEED on, named after their kind so that both kinds can lie in one folder."""
-    stem = "material" if kind == "materials" else "synthetic"
+    """Clips of the seeds from SEED on, named after their kind so that all kinds can lie in one folder."""
+    stem = {"shapes": "synthetic", "materials": "material", "cuts": "cut"}[kind]
     return [ProceduralSource(name=f"{stem}_{i:04d}", kind=kind, seed=seed + i, size=size, fps=fps) for i in range(count)]
 
 
