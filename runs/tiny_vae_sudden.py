@@ -11,8 +11,8 @@ Two rounds (ROUNDS): small crops first, then whole clips; in the second most cli
 shows clips of 128. Each ends with the decoder alone.
 
 Hardware: one CPU core for an hour, then two for an hour; resumes where it stopped. Expected: 28.1 dB on 48 held-out smooth clips
-(before: 29.2) and 26.9 dB on sudden ones (before: 18.6). The weights that ship are still those of the first part (docs/log.md,
-2026-11-25); with these, Stage 1, the adapter and the card have to be made anew (runs/tiny_weights.sh, runs/tiny_base_card.py).
+(before: 29.2) and 26.9 dB on sudden ones (before: 18.6). The third part is runs/tiny_vae_frames.py; then Stage 1, the adapter and
+the card have to be made anew (runs/tiny_weights.sh, runs/tiny_base_card.py).
 """
 
 import argparse
@@ -177,10 +177,10 @@ def train(work: Path, base: Path) -> None:
             last = time.time()
 
 
-def save(work: Path, output: Path) -> None:
-    """The finished VAE, its latents measured on smooth clips."""
+def save(work: Path, output: Path, *, state: str = "vae_sudden_state.pt") -> None:
+    """The finished VAE of a state in the work folder, its latents measured on smooth clips."""
     vae = AutoencoderKLWan(**VAE).requires_grad_(False)
-    load_state(work / "vae_sudden_state.pt", vae=vae)
+    load_state(work / state, vae=vae)
     vae.half().float()
     clips = torch.from_numpy(render_pool(work)[:MEASURED].copy()).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     with torch.no_grad():

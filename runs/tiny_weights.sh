@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make the Stage-1 and Stage-2 weights that ship in src/wan_alpha/assets/tiny, from the tiny base (runs/tiny_base.py) alone.
+# Make the Stage-1 and Stage-2 weights that ship in src/wan_alpha/assets/tiny, from the tiny base alone (runs/tiny_base.py,
+# tiny_vae_sudden.py, tiny_vae_frames.py).
 #
 #   command    runs/tiny_weights.sh [OUTPUT]      (default build/tiny_weights)
 #   hardware   two CPU cores with bfloat16 arithmetic (AVX512-BF16)
