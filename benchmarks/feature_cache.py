@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from timing import alternate
-from vae_step import OBJECTIVE, make_batch, make_model
+from vae_step import OBJECTIVE, make_batch, make_model, step_arguments
 
 from wan_alpha.device import autocast_dtype
 from wan_alpha.malloc import give_back_freed_tensors
@@ -24,19 +24,9 @@ from wan_alpha.train.vae import loss
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pixels", type=int, help="height and width (default: 64 on a CPU, 272 on a GPU)")
-    parser.add_argument("--frames", type=int, default=17)
-    parser.add_argument("--batch_size", type=int, help="default: 1 on a CPU, 2 on a GPU")
-    parser.add_argument("--base_dim", type=int, help="width of the VAE (default: 32 on a CPU, Wan's 96 on a GPU)")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=240, help="for the timed runs")
-    args = parser.parse_args()
-    device, gpu = torch.device(args.device), args.device.startswith("cuda")
-    pixels, clips, base_dim = (
-        args.pixels or (272 if gpu else 64),
-        args.batch_size or (2 if gpu else 1),
-        args.base_dim or (96 if gpu else 32),
-    )
+    args = step_arguments(parser)
+    device, pixels, clips, base_dim = torch.device(args.device), args.pixels, args.batch_size, args.base_dim
     model = make_model(base_dim, rank=128, device=device)
     batch = make_batch(pixels=pixels, frames=args.frames, clips=clips, device=device)
     positions, arithmetic = list(range(clips)), autocast_dtype("auto", device=device)

@@ -102,22 +102,27 @@ def check_agreement(losses: dict[str, Callable[[], Tensor]], parameters: dict[st
     return worst
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def step_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The parser's arguments with those of a step's size and device, whose defaults depend on the device."""
     parser.add_argument("--pixels", type=int, help="height and width (default: 64 on a CPU, 272 on a GPU)")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--batch_size", type=int, help="default: 1 on a CPU, 2 on a GPU")
     parser.add_argument("--base_dim", type=int, help="width of the VAE (default: 32 on a CPU, Wan's 96 on a GPU)")
-    parser.add_argument("--rank", type=int, default=128, help="of the decoder LoRA")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=390, help="for the timed runs; the rest takes about a minute")
     args = parser.parse_args()
-    device, gpu = torch.device(args.device), args.device.startswith("cuda")
-    pixels, clips, base_dim = (
-        args.pixels or (272 if gpu else 64),
-        args.batch_size or (2 if gpu else 1),
-        args.base_dim or (96 if gpu else 32),
-    )
+    gpu = args.device.startswith("cuda")
+    args.pixels = args.pixels or (272 if gpu else 64)
+    args.batch_size = args.batch_size or (2 if gpu else 1)
+    args.base_dim = args.base_dim or (96 if gpu else 32)
+    return args
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rank", type=int, default=128, help="of the decoder LoRA")
+    parser.add_argument("--seconds", type=float, default=390, help="for the timed runs; the rest takes about a minute")
+    args = step_arguments(parser)
+    device, pixels, clips, base_dim = torch.device(args.device), args.pixels, args.batch_size, args.base_dim
     model = make_model(base_dim, rank=args.rank, device=device)
     batch = make_batch(pixels=pixels, frames=args.frames, clips=clips, device=device)
     small = make_batch(pixels=min(pixels, 32), frames=args.frames, clips=1, device=device)

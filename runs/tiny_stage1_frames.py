@@ -30,7 +30,6 @@ from wan_alpha.checkpoints.stage1 import write_stage1
 from wan_alpha.models.feature_merge import FeatureMergeBlock, MergeResidual
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.recipes import get_recipe
-from wan_alpha.rgba import hard_render, to_signed
 from wan_alpha.train.rgba_data import rgba_clips, sample_at
 from wan_alpha.train.vae import build_model
 
@@ -68,8 +67,7 @@ def look(model: RGBAlphaVAE, data: Path) -> Seen:
     seen: list[Seen] = []
     for position in range(WINDOWS):
         batch = sample_at(clips, position, config=config, z_dim=model.z_dim)
-        rendered = hard_render(batch.rgb, batch.alpha, batch.input_colour, threshold=config.hard_threshold)
-        rgb, alpha = model.features(to_signed(rendered), to_signed(batch.alpha))
+        rgb, alpha = model.features(*batch.encoder_input(hard_threshold=config.hard_threshold))
         visible = (batch.alpha > config.hard_threshold).to(batch.rgb).expand_as(batch.rgb)
         parts = zip(cell_means(batch.rgb * visible), cell_means(visible), cell_means(batch.alpha), strict=True)
         (first, first_share), (later, later_share) = (_joined(*part) for part in parts)

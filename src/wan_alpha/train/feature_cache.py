@@ -21,6 +21,7 @@ from wan_alpha.config import TrainVaeConfig
 from wan_alpha.data.latents import fingerprint
 from wan_alpha.data.shares import this_share
 from wan_alpha.device import on_device
+from wan_alpha.encoding import encoder_tensors
 from wan_alpha.models.feature_merge import FeatureMergeBlock
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.train.clip_data import ClipStream
@@ -62,7 +63,8 @@ def feature_cache(config: TrainVaeConfig, model: RGBAlphaVAE, clips: ClipStream,
         return None
     block = model.merge_block
     settings = {**{name: getattr(config, name) for name in SHAPING}, "layout": block.layout, "dtype": str(dtype)}
-    mark = fingerprint(model.encoder.state_dict(), {**settings, "data": clips.dataset.fingerprint})
+    encoder = {name: tensor for name, tensor in encoder_tensors(model).items() if not name.startswith("merge_block.")}
+    mark = fingerprint(encoder, {**settings, "data": clips.dataset.fingerprint})
     folder = config.output_path / "features" / mark[:12]
     cache = FeatureCache(folder=folder, cycle=config.feature_draws * len(clips.order), dtype=dtype)
     if this_share().rank == 0:
