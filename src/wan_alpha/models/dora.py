@@ -141,22 +141,35 @@ class FastDora(DoraLinearVariant):
 
     @torch.no_grad()
     def norm(self, base: Any, down: Float[Tensor, "r i"], up: Float[Tensor, "o r"], *, scaling: float) -> Float[Tensor, " o"]:
-        """||W + s B A|| per row, float32, detached."""
+        """||W + s B A|| per row, float32, detached. Kept between calls, but in a compiled graph, where each step would be another guard."""
+        if torch.compiler.is_compiling():
+            return _combined_norm(base, down, up, scaling=scaling, squares=_weight_squares(base))
         key = (_optimiser_steps[0], scaling, *(_identity(tensor) for tensor in (base.weight, down, up)))
-        if self._norm is not None and self._norm[0] == key and not torch.compiler.is_compiling():
-            return self._norm[1]
-        a, b = down.float(), up.float()
-        cross = (_Layer(base=base, scaling=scaling, recompute=False).product(down.to(_arithmetic(base))).float().T * b).sum(1)
-        inner = ((b @ (a @ a.T)) * b).sum(1)
-        norm = (self._weight_squares(base) + 2 * scaling * cross + scaling**2 * inner).clamp_min(SMALLEST_NORM**2).sqrt()
-        self._norm = (key, norm)
-        return norm
+        if self._norm is None or self._norm[0] != key:
+            self._norm = (key, _combined_norm(base, down, up, scaling=scaling, squares=self._kept_squares(base)))
+        return self._norm[1]
 
-    def _weight_squares(self, base: Any) -> Tensor:
+    def _kept_squares(self, base: Any) -> Tensor:
         key = _identity(base.weight)
         if self._squares is None or self._squares[0] != key:
-            self._squares = (key, row_norms(dequantize_module_weight(base)).square())
+            self._squares = (key, _weight_squares(base))
         return self._squares[1]
+
+
+def _combined_norm(
+    base: Any, down: Float[Tensor, "r i"], up: Float[Tensor, "o r"], *, scaling: float, squares: Float[Tensor, " o"]
+) -> Float[Tensor, " o"]:
+    """||W + s B A|| per row by the low-rank identity, from ||W||^2."""
+    a, b = down.float(), up.float()
+    cross = (_Layer(base=base, scaling=scaling, recompute=False).product(down.to(_arithmetic(base))).float().T * b).sum(1)
+    inner = ((b @ (a @ a.T)) * b).sum(1)
+    return (squares + 2 * scaling * cross + scaling**2 * inner).clamp_min(SMALLEST_NORM**2).sqrt()
+
+
+def _weight_squares(base: Any) -> Tensor:
+    """||W||^2 per row of a layer's weight, quantised or not."""
+    plain = type(base.weight) is nn.Parameter and base.weight.is_floating_point()  # torch.compile cannot trace PEFT's question
+    return row_norms(base.weight if plain else dequantize_module_weight(base)).square()
 
 
 _optimiser_steps = [0]
