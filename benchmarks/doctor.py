@@ -2,7 +2,8 @@
 
     python benchmarks/doctor.py --clips 40 [--real ../shared/data/endless_sky] [--markdown]
 
-Clean clips: procedural ones, each with its colour continued, a backdrop, and black under alpha 0; and a folder of real RGBA clips.
+Clean clips: procedural ones, each with its colour continued, a backdrop, and black under alpha 0; rough ones of materials (rock, smoke;
+those that move fast apart, for half of them have their frames in random order, and fade with it: they flicker); and a folder of real clips.
 "seen": share of injected clips in which a person can see the fault. Of the composite over a background, which is what a viewer sees, at
 least 0.1 % of a frame's pixels must differ from the clean clip's by 10 of 255 levels or more (mean of the channels), over one of the nine
 backgrounds that evaluate uses. That is 4 % of the range, some four times the step between two greys that a viewer just tells apart (1 %,
@@ -22,7 +23,8 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from faults import FAULTS, HIDDEN, Fault, clean_clip  # noqa: E402
+from faults import FAULTS, HIDDEN, Fault, clean_clip, material_clip  # noqa: E402
+from wan_alpha.data.materials import MOTIONS, Motion, material_caption  # noqa: E402
 from wan_alpha.data.synthetic import sample_transparent_scene  # noqa: E402
 from wan_alpha.findings.examine import CHECKS, MATTE_CHECKS, Expected, examine  # noqa: E402
 from wan_alpha.media.clip import RgbaClip  # noqa: E402
@@ -53,6 +55,14 @@ def procedural(count: int, first_seed: int) -> Iterator[Case]:
             has |= {"colour edge"} if hidden != "continued" and scene.subject not in ("glow", "smoke cloud") else set()
             has |= {"backdrop"} if hidden == "backdrop" else set()
             yield f"{scene.subject} {scene.motion}, {hidden}", clean_clip(seed, hidden=hidden), has
+
+
+def materials(count: int, first_seed: int, *, motions: tuple[Motion, ...]) -> Iterator[Case]:
+    """Of COUNT seeds those that move as MOTIONS say."""
+    for seed in range(first_seed, first_seed + count):
+        caption = material_caption(seed)
+        if any(MOTIONS[motion] in caption for motion in motions):
+            yield f"{seed}, {caption.split('.')[0].lower()}", material_clip(seed), {"edges"} if "rock" in caption else set()
 
 
 def real(folder: Path) -> Iterator[Case]:
@@ -131,6 +141,7 @@ def show(title: str, cases: Iterator[Case], only: list[str], verbose: bool) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=40, help="procedural scenes; three clips each")
+    parser.add_argument("--materials", type=int, default=40, help="clips of materials")
     parser.add_argument("--first_seed", type=int, default=900_000)
     parser.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "data" / "endless_sky")
     parser.add_argument("--only", nargs="+", default=[], choices=NAMES, help="these findings alone")
@@ -138,6 +149,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.clips:
         show("procedural", procedural(arguments.clips, arguments.first_seed), arguments.only, arguments.verbose)
+    for motions in (("still", "drift"), ("fast",)) if arguments.materials else ():
+        cases = materials(arguments.materials, arguments.first_seed, motions=motions)
+        show(f"materials, {' and '.join(motions)}", cases, arguments.only, arguments.verbose)
     if arguments.real.is_dir():
         show(arguments.real.name, real(arguments.real), arguments.only, arguments.verbose)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import av
 import numpy as np
 
+from wan_alpha.data.materials import render_material
 from wan_alpha.data.synthetic import render_backdrop, render_subject, sample_transparent_scene
 from wan_alpha.findings.filters import largest, smallest
 from wan_alpha.media.clip import RgbaClip
@@ -37,6 +38,12 @@ def clean_clip(seed: int, *, hidden: str = "backdrop", num_frames: int = 17, sid
     if hidden == "black":
         rgb = rgb * (matte[..., None] > 0).astype(np.uint8)
     return RgbaClip(rgb=rgb, alpha=matte, fps=16.0)
+
+
+def material_clip(seed: int, *, num_frames: int = 17, side: int = 128) -> RgbaClip:
+    """A clip of rock or smoke, its colour defined everywhere."""
+    colour, alpha = render_material(seed, num_frames=num_frames, height=side, width=side)
+    return RgbaClip(rgb=levels(colour), alpha=levels(alpha), fps=16.0)
 
 
 def levels(values: np.ndarray) -> np.ndarray:
@@ -147,10 +154,20 @@ def flickering(depth: float) -> Inject:
     return inject
 
 
+def pulsing(depth: float) -> Inject:
+    """Each frame's matte weaker by its own share of up to DEPTH."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        return with_alpha(clip, clip.alpha * (1 - rng.uniform(0, depth, clip.num_frames))[:, None, None])
+
+    return inject
+
+
 def dropped_out(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
-    """One frame's matte is gone."""
+    """One frame's matte is gone, between two that show something."""
+    shows = (clip.alpha > 8).any(axis=(1, 2))
     gain = np.ones(clip.num_frames)
-    gain[rng.integers(1, clip.num_frames - 1)] = 0
+    gain[rng.choice(1 + np.flatnonzero(shows[:-2] & shows[1:-1] & shows[2:]))] = 0
     return with_alpha(clip, clip.alpha * gain[:, None, None])
 
 
@@ -220,6 +237,7 @@ FAULTS = (
     Fault(finding="flickering matte", strength="50 %", inject=flickering(0.5)),
     Fault(finding="flickering matte", strength="15 %", inject=flickering(0.15)),
     Fault(finding="flickering matte", strength="5 %", inject=flickering(0.05), visible=False),
+    Fault(finding="flickering matte", strength="up to 30 %, irregular", inject=pulsing(0.3)),
     Fault(finding="flickering matte", strength="one frame lost", inject=dropped_out),
     Fault(finding="boiling edges", strength="up to 2 px, 8 x 8 blocks", inject=boiling, needs="edges"),
     Fault(finding="cut subject", strength="a quarter outside", inject=cut),

@@ -181,14 +181,35 @@ def test_a_ring_of_colour_around_the_matte_is_no_shift():
 @pytest.mark.parametrize("growth", [0.7, 1.0, 1.4])
 def test_flicker_is_seen_in_clips_that_grow_or_shrink(growth):
     """The sum of alpha rises or falls all the time, so that no step turns back."""
-    area = 400 * growth ** np.arange(8)
-    radius = np.sqrt(area / np.pi)[:, None, None]
-    y, x = np.mgrid[0:128, 0:128]
-    alpha = np.clip(255 * (radius + 0.5 - np.hypot(x - 64, y - 64)), 0, 255).astype(np.uint8)
-    grown = RgbaClip(rgb=np.zeros((*alpha.shape, 3), np.uint8), alpha=alpha, fps=16.0)
+    grown = discs(list(400 * growth ** np.arange(8)))
     assert flicker(grown.alpha).value < 0.05
     spoilt = flickering(0.15)(grown, np.random.default_rng(0))
     assert 0.1 < flicker(spoilt.alpha).value < 0.2
+
+
+def discs(areas: list[float], *, x: list[int] | None = None) -> RgbaClip:
+    """A solid disc per frame, of AREAS pixels, at column X of 128."""
+    radius = np.sqrt(np.array(areas) / np.pi)[:, None, None]
+    row, column = np.mgrid[0:128, 0:128]
+    distance = np.hypot(column - np.array(x or [64] * len(areas))[:, None, None], row - 64)
+    alpha = np.clip(255 * (radius + 0.5 - distance), 0, 255).astype(np.uint8)
+    return RgbaClip(rgb=np.zeros((*alpha.shape, 3), np.uint8), alpha=alpha, fps=16.0)
+
+
+def test_flicker_of_a_burst_is_seen_in_its_level():
+    """The area doubles, halves and jumps, the solid inside stays solid."""
+    burst = discs([300, 700, 1900, 4000, 4700, 3800, 2900, 1700, 900])
+    assert flicker(burst.alpha).value < 0.02
+    for depth in (0.06, 0.15):
+        assert flicker(flickering(depth)(burst, np.random.default_rng(0)).alpha).value == pytest.approx(depth, rel=0.2)
+
+
+def test_another_picture_in_every_frame_is_no_flicker():
+    """As in effects drawn frame by frame: the sums go up and down, and the matte is elsewhere each time."""
+    drawn = discs([1000, 750, 950, 800, 760, 900, 700, 930], x=[20, 64, 108, 40, 90, 25, 70, 110])
+    assert flicker(drawn.alpha).value < 0.02
+    same_place = discs([1000, 750, 950, 800, 760, 900, 700, 930])
+    assert flicker(same_place.alpha).value > 0.05
 
 
 def test_chance_is_no_flicker():

@@ -1,10 +1,12 @@
 """Mattes that are late or early, that flicker, or whose edges boil. Arrays are 0..255, (T, H, W[, 3])."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wan_alpha.findings.filters import Floats, gradients, largest, smallest
-from wan_alpha.findings.finding import Alpha, Measure, Rgb
+from wan_alpha.findings.finding import TRANSPARENT, Alpha, Measure, Rgb
 
 MAX_LAG = 4
 MAX_CONSECUTIVE = 33
@@ -15,6 +17,8 @@ SMALL = 256
 MIN_SIDE = 0.1
 CLEAR_CONTRAST = 1.4
 """Edges of colour count where they stand out by this factor: smooth or bled colour has none to compare."""
+MIN_COMMON = 0.5
+"""Share of all change in alpha that has one direction: less is another picture, not another strength."""
 SURE = 4.0
 """Standard errors that chance hardly gives."""
 
@@ -76,28 +80,59 @@ def _contrast(colour: Floats, matte: Floats, *, lag: int) -> float:
 
 
 def flicker(alpha: Alpha) -> Measure | None:
-    """How much of the whole matte goes up and down from frame to frame; the largest of three shares.
+    """How much of the whole matte goes up and down from frame to frame; the largest of three kinds of shares.
 
-    min(|d1|, |d2|, |d3|) / S, mean over time, where d1, d2, d3 are three steps in a row, of alternating sign, of the sum S of
-    alpha; the same in clips that grow, shrink or change besides (_steady_flicker); and, at half weight, what a single frame has less
-    than both of its neighbours.
+    Two series x tell it, the sum S of alpha and its level P, the 99th percentile of what is visible. Flicker scales both; content that
+    moves, grows or bursts changes S much and P little.
+    1. min(|d1|, |d2|, |d3|) / S, mean over time, of three steps of S in a row, of alternating sign.
+    2. What a single frame's x has less than both of its neighbours (_dips).
+    3. The steady rhythm of x, in clips that grow, shrink or change besides (_steady_flicker).
+    In 1 and 2 a step of S counts where at least half of all change has its direction, |sum of d| >= sum of |d| / 2: where every frame
+    is another picture, sums go up and down too.
     """
     if len(alpha) < 4:
         return None
-    total = alpha.sum(axis=(1, 2), dtype=np.float64)
+    total, level = alpha.sum(axis=(1, 2), dtype=np.float64), _level(alpha)
     least = 255 * MIN_AREA * alpha[0].size
-    whole = _alternation(np.diff(total))
-    lower = np.minimum(total[:-2], total[2:])
-    dips = np.where(lower > least, (lower - total[1:-1]) / np.maximum(lower, 1), 0).clip(min=0)
-    shares = float(whole.sum() / max(1.0, total[1:-2].sum())), _steady_flicker(np.maximum(total, least)), float(dips.max()) / 2
-    frame = int((dips if shares[2] == max(shares) else whole).argmax()) + 1
-    return Measure(value=max(shares), frame=frame)
+    common = _is_common(alpha, np.diff(total))
+    whole = _alternation(np.diff(total) * common)
+    dips = np.maximum(_dips(np.maximum(total, least)) * (common[:-1] & common[1:]), _dips(np.maximum(level, TRANSPARENT)))
+    steady = max(_steady_flicker(np.maximum(total, least)), _steady_flicker(np.maximum(level, TRANSPARENT)))
+    shares = [(whole.sum() / max(1.0, total[1:-2].sum()), whole), (dips.max(), dips), (steady, whole)]
+    value, by_frame = max(shares, key=lambda share: share[0])
+    return Measure(value=float(value), frame=int(by_frame.argmax()) + 1)
 
 
-def _steady_flicker(total: Floats) -> float:
-    """Depth by which every other frame's sum S is weaker: |mean of (-1)^t e_t|, where e_t = log S_t - (log S_t-1 + log S_t+1) / 2 is free
+def _dips(series: Floats) -> Floats:
+    """(T - 2,): the share by which x_t is below both neighbours, d = 1 - x_t / min(x_t-1, x_t+1); half of it, or what it is beyond the
+    difference between the two, which content makes."""
+    before, after = series[:-2], series[2:]
+    low = np.minimum(before, after)
+    depth, content = 1 - series[1:-1] / low, np.abs(after - before) / low
+    return np.maximum(depth / 2, depth - content).clip(min=0)
+
+
+def _level(alpha: Alpha) -> Floats:
+    """(T,): 99th percentile of each frame's visible levels (alpha > 8); 0 where less than 0.2 % of the frame is visible."""
+    levels = np.zeros(len(alpha))
+    for t, frame in enumerate(alpha):
+        counts = np.bincount(frame.ravel(), minlength=256)
+        counts[: TRANSPARENT + 1] = 0
+        if counts.sum() >= MIN_AREA * frame.size:
+            levels[t] = np.searchsorted(np.cumsum(counts), 0.99 * counts.sum())
+    return levels
+
+
+def _is_common(alpha: Alpha, net: Floats) -> NDArray[np.bool_]:
+    """(T - 1,): whether at least half of all change between two frames has the direction of its sum NET."""
+    gross = [np.abs(after.astype(np.int16) - before).sum(dtype=np.float64) for before, after in pairwise(alpha)]
+    return np.abs(net) >= MIN_COMMON * np.array(gross)
+
+
+def _steady_flicker(series: Floats) -> float:
+    """Depth by which every other frame of a series S is weaker: |mean of (-1)^t e_t|, e_t = log S_t - (log S_t-1 + log S_t+1) / 2 free
     of steady growth. 0 unless it stands out of its own scatter (4 standard errors) in seven frames or more."""
-    x = np.log(total)
+    x = np.log(series)
     signed = (x[1:-1] - (x[:-2] + x[2:]) / 2) * (-1.0) ** np.arange(len(x) - 2)
     if len(signed) < 5:
         return 0.0
