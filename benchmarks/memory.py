@@ -46,6 +46,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny transformer, 64 x 64 x 17, batch 8": ("tiny_dit", {}),
     "transformer 768 wide, 8 blocks, 128 x 128 x 33": ("wide_dit", WIDE_DIT),
     "transformer 768 wide, checkpointed": ("wide_dit", {**WIDE_DIT, "gradient_checkpointing": True}),
+    **{
+        f"transformer 768 wide, checkpointed, {kind} base": (
+            "wide_dit",
+            {**WIDE_DIT, "gradient_checkpointing": True, "base_quantization": kind},
+        )
+        for kind in ("int8", "fp8", "nf4")
+    },
 }
 
 
@@ -132,7 +139,7 @@ def main() -> None:
     ratios = {}
     for name in [name for name in CASES if args.only in name]:
         environment = {**os.environ, HUGE_PAGES: "1"}  # as the commands do
-        run = subprocess.run([sys.executable, __file__, "--case", name], capture_output=True, text=True, check=True, env=environment)
+        run = subprocess.run([sys.executable, __file__, "--case", name], stdout=subprocess.PIPE, text=True, check=True, env=environment)
         found = json.loads(run.stdout.splitlines()[-1])
         ratios[name] = round(found["forecast"] / found["real"], 3)
         print(f"{name:50s} real {found['real'] / 2**30:6.3f} GiB   forecast / real {ratios[name]:5.2f}   {found['text']}", flush=True)
