@@ -278,12 +278,8 @@ def _result_lines(result: object) -> Iterable[str]:
 
 
 def _print(lines: list[str]) -> int:
-    """Print; a reader that left early (`| head`) is no error worth a traceback."""
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
+    """Print; a reader that left early (`| head`, a closed terminal) is no error worth a traceback."""
+    if console.reader_left(lambda: print("".join(f"{line}\n" for line in lines), end="", flush=True)):
         console.mute(sys.stdout)
         return BROKEN_PIPE_EXIT
     return 0

@@ -1,19 +1,22 @@
 """What the command line draws: progress on stderr (a bar, or sparse lines where it is no terminal), pictures on terminals that can."""
 
 import base64
-import contextlib
+import errno
+import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from wan_alpha.progress import Advance, install_display
 
 LINE_EVERY_SECONDS = 15.0
 KITTY_CHUNK = 4096
+READER_LEFT = (errno.EPIPE, errno.EIO)
+"""What writing to a pipe, or to a terminal, says once nobody reads it any more."""
 
 
 def install_progress() -> None:
@@ -33,7 +36,7 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[values]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(file=cast(TextIO, _Lasting(sys.stderr)))) as bars:
         task = bars.add_task(label, total=total, completed=done, values="")
         yield lambda **values: bars.update(task, advance=1, values=_text(values))
 
@@ -60,10 +63,44 @@ def _text(values: dict[str, float]) -> str:
 
 def say(text: str) -> None:
     """A line on stderr. Work does not end because nobody reads it any more."""
+    print(text, file=_Lasting(sys.stderr), flush=True)
+
+
+class _Lasting(io.TextIOBase):
+    """A stream whose reader may leave, as a closed terminal does: what is written from then on goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # rich asks what the terminal can show
+        return self.stream.encoding
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        if reader_left(lambda: self.stream.write(text)):
+            mute(self.stream)
+        return len(text)
+
+    def flush(self) -> None:
+        if reader_left(self.stream.flush):
+            mute(self.stream)
+
+
+def reader_left(write: Callable[[], object]) -> bool:
+    """Whether `write` found nobody to read. Other errors (a full disk) go on."""
     try:
-        print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        mute(sys.stderr)
+        write()
+    except OSError as error:
+        if error.errno not in READER_LEFT:
+            raise
+        return True
+    return False
 
 
 def mute(stream: TextIO) -> None:
@@ -75,8 +112,7 @@ def show_picture(path: Path) -> None:
     """Draw a PNG on the terminal, where it speaks kitty's or iTerm's graphics protocol; nothing elsewhere."""
     sequence = picture_sequence(path.read_bytes(), os.environ) if sys.stdout.isatty() else ""
     if sequence:
-        with contextlib.suppress(BrokenPipeError):  # the lines that follow report it
-            print(sequence, flush=True)
+        reader_left(lambda: print(sequence, flush=True))  # the lines that follow report it
 
 
 def picture_sequence(png: bytes, environment: Mapping[str, str]) -> str:

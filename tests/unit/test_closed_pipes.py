@@ -1,6 +1,7 @@
 """A reader that leaves early (`wan-alpha ... | head -1`): no traceback, no half-written file, and work that is under way is finished."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_files_are_whole_when_nobody_reads_the_report(tmp_path, source):
     assert code == BROKEN_PIPE_EXIT
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == sorted([*(f"{i}.webp" for i in range(3)), *(f"{i}_export.json" for i in range(3)), "run.json"])
+
+
+def test_a_terminal_that_closes_under_the_progress_bar(tmp_path, source):
+    """Writing to it is another error than to a pipe, EIO."""
+    ours, terminal = pty.openpty()
+    words = ["export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
+    running = subprocess.Popen([sys.executable, "-m", "wan_alpha", *words], stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    assert os.read(ours, 1) == b"\x1b"  # rich has begun to draw
+    os.close(ours)
+    assert running.wait() == BROKEN_PIPE_EXIT
+    assert (tmp_path / "out" / "run.json").is_file()
 
 
 def test_an_error_that_nobody_reads():
