@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from wan_alpha.progress import Advance, install_display
 
@@ -69,7 +69,7 @@ def say(text: str) -> None:
 class _Lasting(io.TextIOBase):
     """A stream whose reader may leave, as a closed terminal does: what is written from then on goes nowhere."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:  # sys.stderr, or what stands in for it
         self.stream = stream
 
     @property
@@ -103,7 +103,7 @@ def reader_left(write: Callable[[], object]) -> bool:
     return False
 
 
-def mute(stream: TextIO) -> None:
+def mute(stream: Any) -> None:
     """Send what is still to be written nowhere: the reader has left, and the interpreter's last flush would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
