@@ -19,7 +19,7 @@ from wan_alpha.media.clip import RgbaClip
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
-TUFT_OF_HAIR, DISC_MOVING_RIGHT = 700_139, 700_247
+TUFT_OF_HAIR, DISC_MOVING_RIGHT, TRIANGLE_OVER_CLOUDS = 700_139, 700_247, 700_000
 
 
 def names(clip: RgbaClip) -> list[str]:
@@ -163,10 +163,37 @@ def test_bleed_changes_hidden_pixels_only(star):
 def test_a_shift_of_strands_is_seen_in_the_phases():
     """Hair has edges everywhere, so sizes of gradients correlate at every shift."""
     hair = clean_clip(TUFT_OF_HAIR)
-    assert space_shift(hair.rgb, hair.alpha).value == 0
+    assert space_shift(hair.rgb, hair.alpha).value < 0.1
     for pixels in (2, 4):
         moved = shifted(pixels)(hair, np.random.default_rng(0))
         assert abs(space_shift(moved.rgb, moved.alpha).value - pixels) < 1
+
+
+@pytest.mark.parametrize("seed", [STAR_MOVING_UP, DISC_MOVING_RIGHT, TUFT_OF_HAIR], ids=["star", "disc", "hair"])
+def test_half_a_pixel_is_a_shift_and_none_is_not(seed):
+    clip = clean_clip(seed)
+    assert space_shift(clip.rgb, clip.alpha).value < 0.2
+    moved = shifted(0.5)(clip, np.random.default_rng(seed))
+    assert 0.4 < space_shift(moved.rgb, moved.alpha).value < 0.8
+
+
+def test_chroma_beside_luma_is_no_shift():
+    """Half a pixel to the right, as 4:2:0 read with another idea of where its samples lie."""
+    clip = clean_clip(TRIANGLE_OVER_CLOUDS)
+    luma = (clip.rgb @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
+    chroma = clip.rgb - luma
+    rgb = np.clip(np.rint(luma + (chroma + np.roll(chroma, 1, axis=2)) / 2), 0, 255).astype(np.uint8)
+    assert space_shift(rgb, clip.alpha).value < 0.3
+
+
+def test_light_from_one_side_is_no_shift():
+    """A ball that falls into black shade on its left, on black: its colour ends before its edge does there, and nowhere else."""
+    y, x = np.mgrid[0:64, 0:64]
+    distance = np.hypot(x - 32, y - 32)
+    alpha = np.broadcast_to(np.clip(255 * (20.5 - distance), 0, 255).astype(np.uint8), (9, 64, 64))
+    light = np.clip((x - 14) / 30, 0, 1)[..., None] * (distance[..., None] < 21)
+    measured = space_shift(np.broadcast_to((200 * light).astype(np.uint8), (9, 64, 64, 3)), alpha)
+    assert measured is None or measured.value < 0.3
 
 
 def test_a_ring_of_colour_around_the_matte_is_no_shift():

@@ -127,7 +127,7 @@ CHECKS = (
     Check(
         name="shifted matte",
         severity="warning",
-        limit=0.6,
+        limit=0.3,
         says="the matte lies {value:.1f} pixels beside the colour ({detail})",
         do="shift the matte back where it was made",
         measure=lambda clip: space_shift(clip.rgb, clip.alpha),

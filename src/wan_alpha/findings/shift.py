@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wan_alpha.findings.colour_line import edge_shift
 from wan_alpha.findings.filters import Floats, gradients
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
 
 MAX_SHIFT = 8
 FINE = 3
 MAX_DISAGREEMENT = 3
+COARSE_ERROR, MAX_EXACT = 0.6, 5
 CLEAR_PEAK = 2.4
 """A correlation peak counts when it exceeds the mean of its curve by this factor: smooth or bled colour has no edge to compare."""
 PHASE_PEAK = 40.0
@@ -23,17 +25,31 @@ def space_shift(rgb: Rgb, alpha: Alpha) -> Measure | None:
     First the whole pixels, up to 8 each way: the peak of the correlation of gradient sizes. From there, along each axis, the colour's
     gradient is correlated with the matte's rising and with its falling gradient, with a parabola through each peak. Colour that
     merely ends outside or inside the matte moves the two peaks in opposite directions and cancels in their mean; a shift moves
-    both alike. Where strands and texture leave no clear peak, the phases alone may still have one, in whole pixels. None where the
+    both alike. Where strands and texture leave no clear peak, the phases alone may still have one, in whole pixels. The rest is measured
+    by `edge_shift`; where that says nothing, distances below 0.6 pixels, the error of the correlation, count as none. None where the
     colour has no edge along the matte (a smooth or bled colour).
     """
     frames = sampled(len(alpha))
-    matte = gradients(alpha[frames].astype(np.float32))
-    colour = [np.abs(d).max(axis=-1) for d in gradients(rgb[frames].astype(np.float32))]
-    spectrum = _cross_spectrum(np.hypot(*colour), np.hypot(*matte))
-    shift = _shift_of_edges(colour, matte, _coarse_shift(spectrum, alpha.shape[1:])) or _phase_shift(spectrum, alpha.shape[1:])
-    if shift is None:
+    coarse = _correlated_shift(rgb[frames], alpha[frames])
+    whole = (0, 0) if coarse is None else (int(coarse[0]), int(coarse[1]))
+    few = sampled(len(alpha), at_most=MAX_EXACT)
+    rest = edge_shift(rgb[few], np.roll(alpha[few], whole, axis=(1, 2)))
+    if rest is not None:
+        down, across = whole[0] + rest[0], whole[1] + rest[1]
+    elif coarse is None:
         return None
-    return Measure(value=float(np.hypot(shift[0], shift[1])), detail=f"{-shift[1]:+.1f} px across, {-shift[0]:+.1f} px down")
+    else:
+        down, across = coarse if np.hypot(*coarse) >= COARSE_ERROR else (0.0, 0.0)
+    distance = float(np.hypot(down, across))
+    return Measure(value=distance, detail=f"{-across:+.1f} px across, {-down:+.1f} px down")
+
+
+def _correlated_shift(rgb: Rgb, alpha: Alpha) -> tuple[float, float] | None:
+    """(down, across) from the correlation of gradients, or of phases."""
+    matte = gradients(alpha.astype(np.float32))
+    colour = [np.abs(d).max(axis=-1) for d in gradients(rgb.astype(np.float32))]
+    spectrum = _cross_spectrum(np.hypot(*colour), np.hypot(*matte))
+    return _shift_of_edges(colour, matte, _coarse_shift(spectrum, alpha.shape[1:])) or _phase_shift(spectrum, alpha.shape[1:])
 
 
 def _shift_of_edges(colour: Sequence[Floats], matte: Sequence[Floats], coarse: tuple[int, int] | None) -> tuple[float, float] | None:
