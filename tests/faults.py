@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import av
 import numpy as np
+from PIL import Image
 
 from wan_alpha.data.materials import render_material
 from wan_alpha.data.synthetic import render_backdrop, render_subject, sample_transparent_scene
@@ -58,11 +59,11 @@ def with_rgb(clip: RgbaClip, rgb: np.ndarray) -> RgbaClip:
     return replace(clip, rgb=np.clip(np.rint(rgb), 0, 255).astype(np.uint8))
 
 
-def coded(planes: np.ndarray, *, crf: int) -> np.ndarray:
-    """Grey frames (T, H, W) after H.264 4:2:0 at CRF, as other people's mattes come; full range."""
+def coded(planes: np.ndarray, *, codec: str = "libx264", **options: str | int) -> np.ndarray:
+    """Grey frames (T, H, W) after CODEC (H.264) 4:2:0 with OPTIONS (crf), as other people's mattes come; full range."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=16, options={"crf": str(crf)})
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=16, options={name: str(value) for name, value in options.items()})
         stream.height, stream.width, stream.pix_fmt, stream.codec_context.thread_count = planes.shape[1], planes.shape[2], "yuv420p", 1
         for plane in planes:
             frame = av.VideoFrame(planes.shape[2], planes.shape[1], "yuv420p")
@@ -84,8 +85,26 @@ def limited(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
     return with_alpha(clip, 16 + clip.alpha * (219 / 255))
 
 
-def coded_matte(crf: int) -> Inject:
-    return lambda clip, rng: with_alpha(clip, coded(clip.alpha, crf=crf))
+def coded_matte(crf: int, **others: str | int) -> Inject:
+    return lambda clip, rng: with_alpha(clip, coded(clip.alpha, crf=crf, **others))
+
+
+def mpeg4_matte(quality: int) -> Inject:
+    return lambda clip, rng: with_alpha(clip, coded(clip.alpha, codec="mpeg4", qmin=quality, qmax=quality, flags="+qscale"))
+
+
+def resized_coded_matte(crf: int) -> Inject:
+    """Coded at three halves of the size, then made smaller: the codec's grid is gone."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        large = clip.width * 3 // 4 * 2, clip.height * 3 // 4 * 2
+        return with_alpha(clip, _resized(coded(_resized(clip.alpha, large), crf=crf), (clip.width, clip.height)))
+
+    return inject
+
+
+def _resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes])
 
 
 def contrast(gain: float) -> Inject:
@@ -221,6 +240,13 @@ FAULTS = (
     Fault(finding="noisy matte", strength="H.264 crf 28", inject=coded_matte(28)),
     Fault(finding="noisy matte", strength="H.264 crf 23", inject=coded_matte(23)),
     Fault(finding="noisy matte", strength="H.264 crf 18", inject=coded_matte(18), visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 23, veryfast", inject=coded_matte(23, preset="veryfast"), visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 23, 10 frames a group", inject=coded_matte(23, g=10), visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 23, resized", inject=resized_coded_matte(23), visible=False),
+    Fault(finding="noisy matte", strength="MPEG-4 quantiser 5", inject=mpeg4_matte(5), visible=False),
+    Fault(
+        finding="noisy matte", strength="VP9 crf 32", inject=coded_matte(32, codec="libvpx-vp9", b=0, deadline="realtime"), visible=False
+    ),
     Fault(finding="premultiplied colour", strength="8 bit", inject=premultiplied),
     Fault(finding="halo", strength="100 %", inject=fringe(1.0), needs="edges"),
     Fault(finding="halo", strength="50 %", inject=fringe(0.5), needs="edges"),

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from faults import FAULTS, Fault, clean_clip, flickering, shifted, with_alpha
+from faults import FAULTS, Fault, clean_clip, coded, flickering, material_clip, shifted, with_alpha
 from faults import boiling as boil
 from wan_alpha.data.conform import at_size
 from wan_alpha.findings.alpha import border_touch, hard_edge_share, limited_floor, noise_share
 from wan_alpha.findings.caption import caption_findings
+from wan_alpha.findings.coding import loss_on_grid, rough_part
 from wan_alpha.findings.colour import edge_pull, proportional_share
 from wan_alpha.findings.duplicates import duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
@@ -20,6 +21,7 @@ from wan_alpha.media.clip import RgbaClip
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
 TUFT_OF_HAIR, DISC_MOVING_RIGHT, TRIANGLE_OVER_CLOUDS = 700_139, 700_247, 700_000
+ROUGH_SMOKE, ROUGHER_SMOKE = 700_008, 700_014
 
 
 def names(clip: RgbaClip) -> list[str]:
@@ -150,6 +152,34 @@ def test_denoise_keeps_soft_tails_and_edges(star):
     assert np.array_equal(denoise(tail)[middle], tail[middle])
     changed = denoise(star.alpha).astype(int) - star.alpha
     assert np.abs(changed).max() <= 2
+
+
+@pytest.mark.parametrize("seed", [ROUGH_SMOKE, ROUGHER_SMOKE])
+def test_what_is_drawn_rough_is_no_noise_until_it_is_coded(seed):
+    """Roughness near 0 alone says little here; the codec's grid tells them apart. The repaired matte is not reported again."""
+    drawn = material_clip(seed, num_frames=9, side=64).alpha
+    spoilt = coded(drawn, crf=23)
+    assert noise_share(drawn).value == 0
+    assert noise_share(spoilt).value > 0.04
+    assert noise_share(denoise(spoilt)).value < 0.0055
+
+
+def test_coding_again_costs_less_on_the_grid_of_the_first_time():
+    drawn = material_clip(ROUGH_SMOKE, num_frames=9, side=64).alpha
+    spoilt = coded(drawn, crf=23)
+    assert loss_on_grid(drawn[:, 1:, 1:]) == pytest.approx(1, abs=0.04)
+    assert loss_on_grid(spoilt) < 0.6
+    assert loss_on_grid(spoilt[:, 2:, 2:]) > 0.96
+    assert loss_on_grid(np.zeros_like(drawn)) == 1
+
+
+def test_what_is_coded_again_is_where_the_matte_is_rough():
+    rng = np.random.default_rng(0)
+    large = np.zeros((17, 300, 600), np.uint8)
+    large[6:, 270:, 520:584] = rng.integers(0, 9, (11, 30, 64))
+    frames = list(range(0, 17, 2))
+    part = rough_part(large, rough=large[frames] > 0, frames=frames)
+    assert np.array_equal(part, large[6:15, 256:300, 512:600])
 
 
 def test_bleed_changes_hidden_pixels_only(star):

@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from wan_alpha.findings.coding import loss_on_grid, rough_part
 from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.finding import OPAQUE, TRANSPARENT, Alpha, Measure, sampled
 
 MIN_EDGE_PIXELS = 32
 NEAR = 12
 """Levels this close to 0 or 255 are where a codec's noise lives."""
+LITTLE_NOISE = 0.002
+DRAWN_SHARE = 0.4
+LOSS_OF_DRAWN = 0.96
 
 
 def opaque_share(alpha: Alpha) -> Measure:
@@ -53,8 +57,8 @@ def noise_share(alpha: Alpha) -> Measure:
     """Share of the almost empty and almost solid pixels that differ from the median of their 3 x 3 neighbourhood.
 
     Almost: within 12 levels of 0 or 255, in a neighbourhood within 24. A soft tail, quantised to 8 bits, is flat or monotone there
-    and equals its median; a codec's ringing does not. A matte that is as rough in between (38 % of the pixels or more, and three
-    fifths of all rough pixels) was drawn so: 0.
+    and equals its median; a codec's ringing does not. A matte may be drawn rough: where two fifths of all rough pixels or more lie in
+    between, the codec's own grid decides (coding.py), and the share is 0 if coding on it loses as much as beside it, 0.96 or more.
     """
     frames = sampled(len(alpha))
     chosen = alpha[frames]
@@ -63,8 +67,10 @@ def noise_share(alpha: Alpha) -> Measure:
     almost = ((high <= 2 * NEAR) & (chosen <= NEAR)) | ((low >= 255 - 2 * NEAR) & (chosen >= 255 - NEAR))
     between = ~almost & (high.astype(np.int16) - low <= 64)
     noisy, drawn = (rough & almost).sum(axis=(1, 2)), int((rough & between).sum())
-    as_drawn = drawn >= 0.38 * max(1, between.sum()) and drawn >= 0.6 * (drawn + noisy.sum())
-    share = 0.0 if as_drawn else float(noisy.sum() / max(1, almost.sum()))
+    share = float(noisy.sum() / max(1, almost.sum()))
+    may_be_drawn = share >= LITTLE_NOISE and drawn >= DRAWN_SHARE * (drawn + noisy.sum())
+    if may_be_drawn and loss_on_grid(rough_part(alpha, rough=rough, frames=frames)) >= LOSS_OF_DRAWN:
+        share = 0.0
     return Measure(value=share, frame=frames[int(noisy.argmax())])
 
 

@@ -12,6 +12,7 @@ from wan_alpha.media.fill import bleed
 
 ORDER: tuple[Repair, ...] = ("trim", "stretch", "denoise", "unpremultiply", "bleed")
 """Alpha before colour, for colour is divided by alpha; hidden colour last. Trimming happens where a pair is read."""
+PASSES = 4
 
 
 def repair(clip: RgbaClip, kinds: Iterable[Repair]) -> RgbaClip:
@@ -35,11 +36,17 @@ def stretch(alpha: Alpha) -> Alpha:
 
 
 def denoise(alpha: Alpha) -> Alpha:
-    """Within 12 levels of 0 and of 255, the median of 3 x 3 pixels; what is then within 2 levels becomes 0 or 255.
+    """Within 12 levels of 0 and of 255, the median of 3 x 3 pixels, four times; what is then within 2 levels becomes 0 or 255.
 
     Only where the neighbourhood stays within 24 levels, so that edges and thin strands keep every level. Soft tails, which are
-    monotone, equal their median.
+    monotone, equal their median. One pass leaves a fifth of the noise of mattes that are rough everywhere, four are not reported again.
     """
+    for _ in range(PASSES):
+        alpha = _denoise_once(alpha)
+    return alpha
+
+
+def _denoise_once(alpha: Alpha) -> Alpha:
     middle = median(alpha)
     near_zero = (largest(alpha) <= 2 * NEAR) & (alpha <= NEAR)
     near_full = (smallest(alpha) >= 255 - 2 * NEAR) & (alpha >= 255 - NEAR)
