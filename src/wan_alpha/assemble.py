@@ -70,13 +70,7 @@ def weight_files(config: GenerateConfig) -> dict[str, Path]:
 
 def sampling_settings(config: GenerateConfig, pipeline: WanAlphaPipeline) -> SamplingSettings:
     """The config's sampling fields; noise shift and text length that it leaves open are those of the adapter's training."""
-    trained_shift, trained_length = pipeline.config.noise_shift, pipeline.config.max_sequence_length
-    shift = config.noise_shift if config.noise_shift is not None else trained_shift or 0.0
-    length = config.max_sequence_length or trained_length or 512
-    if trained_length is not None and length != trained_length:
-        raise UsageError("--max_sequence_length", got=length, expected=f"{trained_length}, as the adapter was trained", do="leave it out")
-    shared = {field.name: getattr(config, field.name) for field in fields(SamplingSettings)}
-    return SamplingSettings(**{**shared, "noise_shift": shift, "max_sequence_length": length})
+    return pipeline.complete(SamplingSettings(**{field.name: getattr(config, field.name) for field in fields(SamplingSettings)}))
 
 
 def ellipse(config: GenerateConfig) -> Float[Tensor, "t h w"]:
@@ -135,6 +129,7 @@ def _from_files(config: GenerateConfig, *, dtype: torch.dtype, device: torch.dev
         rgba_vae=rgba_vae,
         noise_shift=adapter.noise_shift if adapter else None,
         max_sequence_length=adapter.max_sequence_length if adapter else None,
+        acceleration_lora=config.acceleration_lora.name if config.acceleration_lora else None,
     )
 
 
@@ -160,10 +155,22 @@ def _from_folder(config: GenerateConfig, folder: Path, *, dtype: torch.dtype, de
         raise UsageError(
             f"--{given[0]}", got=f"{folder}, a folder of a whole pipeline, beside it", do=f"leave out --{' and --'.join(given)}"
         )
+    if config.adapter_strength != 1 or config.merge_order != "adapter_first":
+        raise UsageError(
+            "--adapter_strength and --merge_order",
+            got=f"{folder}, whose adapter is merged already",
+            expected="1 and adapter_first",
+            do="give the base and --adapter_path instead of the folder",
+        )
     dtypes = {"default": dtype, "rgba_vae": torch.float32}
     pipeline = WanAlphaPipeline.from_pretrained(folder, dtype=dtypes, local_files_only=True).to(device)
     pipeline.rgba_vae.passes = config.vae_passes
     for model in (pipeline.transformer, pipeline.text_encoder):
         model.eval().requires_grad_(False)
-    _merge(config, pipeline.transformer, None)
+    merged = pipeline.config.acceleration_lora
+    if merged and config.acceleration_lora:
+        raise UsageError("--acceleration_lora", got=f"{folder}, into which {merged} is merged already", do="leave it out")
+    if config.acceleration_lora:
+        _merge(config, pipeline.transformer, None)
+        pipeline.register_to_config(acceleration_lora=config.acceleration_lora.name)
     return pipeline

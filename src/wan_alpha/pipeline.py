@@ -1,7 +1,7 @@
 """Prompt to transparent clip: text, noise, flow, two decoders. `sample_clips` is the arithmetic, WanAlphaPipeline what holds the models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,24 +16,30 @@ from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.text import encode_prompts
 from wan_alpha.objectives.flow import shift_noise
+from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.rgba import from_signed
 from wan_alpha.sampling import Sampler, guided, reference_model_sigmas, sample, sampling_sigmas
 
 OnStep = Callable[[int, Tensor], None]
 Velocity = Callable[[Tensor, Tensor], Tensor]
+DEFAULT_TEXT_TOKENS = 512
+"""Wan's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How noise becomes latents; the fields of GenerateConfig with the same names."""
+    """How noise becomes latents; the fields of GenerateConfig with the same names.
+
+    What is None is what the adapter was trained with, where a WanAlphaPipeline knows it; else no shift and 512 tokens.
+    """
 
     num_inference_steps: int = 4
     guidance_scale: float = 1.0
     sampler: Sampler = "unipc"
     sigmas: Literal["shifted", "reference"] = "shifted"
     sigma_shift: float = 5.0
-    noise_shift: float = 0.0
-    max_sequence_length: int = 512
+    noise_shift: float | None = None
+    max_sequence_length: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +80,7 @@ def sample_clips(
     it changes. Equal seeds, embeddings and weights give equal clips. on_step(i, latents) follows each sampling step.
     """
     sigmas = sampling_sigmas(settings.num_inference_steps, shift=settings.sigma_shift, rule=settings.sigmas)
-    noise = _noise(conditions, channels=transformer.config.in_channels, noise_shift=settings.noise_shift)
+    noise = _noise(conditions, channels=transformer.config.in_channels, noise_shift=settings.noise_shift or 0.0)
     latents = sample(
         _velocity(transformer, conditions, scale=settings.guidance_scale),
         noise.to(conditions.device),
@@ -131,11 +137,22 @@ class WanAlphaPipeline(DiffusionPipeline):
         rgba_vae: RGBAlphaVAE,
         noise_shift: float | None = None,
         max_sequence_length: int | None = None,
+        acceleration_lora: str | None = None,
     ) -> None:
-        """noise_shift, max_sequence_length: what the adapter was trained with, as far as its file says; saved in model_index.json."""
+        """noise_shift, max_sequence_length: what the adapter was trained with, as far as its file says; acceleration_lora: the name of
+        the one that is merged. Saved in model_index.json."""
         super().__init__()
         self.register_modules(transformer=transformer, text_encoder=text_encoder, tokenizer=tokenizer, rgba_vae=rgba_vae)
-        self.register_to_config(noise_shift=noise_shift, max_sequence_length=max_sequence_length)
+        self.register_to_config(noise_shift=noise_shift, max_sequence_length=max_sequence_length, acceleration_lora=acceleration_lora)
+
+    def complete(self, settings: SamplingSettings) -> SamplingSettings:
+        """With what they leave open as the adapter was trained. Raises UsageError for another text length than that."""
+        trained = self.config.max_sequence_length
+        shift = self.config.noise_shift or 0.0 if settings.noise_shift is None else settings.noise_shift
+        length = settings.max_sequence_length or trained or DEFAULT_TEXT_TOKENS
+        if trained is not None and length != trained:
+            raise UsageError("--max_sequence_length", got=length, expected=f"{trained}, as the adapter was trained", do="leave it out")
+        return replace(settings, noise_shift=shift, max_sequence_length=length)
 
     @torch.no_grad()
     def __call__(
@@ -144,18 +161,22 @@ class WanAlphaPipeline(DiffusionPipeline):
         *,
         seeds: list[int],
         size: ClipSize,
-        settings: SamplingSettings,
+        settings: SamplingSettings | None = None,
         negative_prompt: str = "",
         gaussian: Float[Tensor, "t h w"] | None = None,
         on_step: OnStep | None = None,
     ) -> RgbaClips:
         """One clip per prompt, each from its own seed, so that a clip does not depend on which others share its batch.
 
-        gaussian: where the subject should be, 1 there and 0 far away; needed when settings.noise_shift is not 0.
+        settings: what they leave open is as the adapter was trained (`complete`). gaussian: where the subject should be, 1 there and
+        0 far away; default, where the noise is shifted: an ellipse in the middle, half as wide and high as the frame.
         """
+        settings = self.complete(settings or SamplingSettings())
         if len(seeds) != len(prompts):
             raise UsageError("seeds", got=len(seeds), expected=f"one per prompt, {len(prompts)}")
-        length = settings.max_sequence_length
+        if gaussian is None and settings.noise_shift:
+            gaussian = gaussian_from_ellipse(shape=size.latent_shape)
+        length = settings.max_sequence_length or DEFAULT_TEXT_TOKENS
         conditions = Conditions(
             size=size,
             seeds=seeds,

@@ -278,6 +278,24 @@ def test_state_has_the_published_names_and_reloads(base: WanTransformer3DModel, 
     assert torch.equal(run(load_adapter(third, adapter_of(base))), run(base))
 
 
+def test_a_new_adapter_is_drawn_on_the_cpu(base: WanTransformer3DModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU's generator cannot fill an accelerator's tensors, where PEFT has put the parameters by then."""
+    drawn = []
+    kaiming = torch.nn.init.kaiming_uniform_
+    monkeypatch.setattr(
+        torch.nn.init, "kaiming_uniform_", lambda tensor, **given: drawn.append((tensor, given)) or kaiming(tensor, **given)
+    )
+    generator = torch.Generator().manual_seed(0)
+    inject_adapter(base, rank=2, generator=generator)
+    ours = [tensor for tensor, given in drawn if given.get("generator") is generator]
+    parameters = [module.lora_A["default"].weight for module in adapter_layers(base).values()]
+    assert len(ours) == len(parameters) == 20
+    for tensor, parameter in zip(ours, parameters, strict=True):
+        assert tensor.device.type == "cpu"
+        assert tensor.data_ptr() != parameter.data_ptr()
+        assert torch.equal(tensor, parameter)
+
+
 def test_an_adapter_of_some_layers(base: WanTransformer3DModel, blank: WanTransformer3DModel) -> None:
     layer = LowRank(lora_A=torch.randn(2, 24), lora_B=torch.randn(24, 2), magnitude=None)
     adapter = Adapter(source="file", layers={"blocks.1.cross_attn.o": layer})

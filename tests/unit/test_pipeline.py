@@ -13,11 +13,12 @@ from wan_alpha.assemble import load_pipeline
 from wan_alpha.errors import CheckpointError, UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.models.sources import tiny_folder
+from wan_alpha.objectives.transparency import gaussian_from_ellipse
 from wan_alpha.pipeline import Conditions, RgbaClips, SamplingSettings, WanAlphaPipeline, sample_clips
 
 PROMPTS = ["A red star. The background is transparent.", "A blue ring."]
 SIZE = ClipSize(num_frames=5, height=32, width=48)
-SETTINGS = SamplingSettings(num_inference_steps=2, sigma_shift=3.0, max_sequence_length=128)
+SETTINGS = SamplingSettings(num_inference_steps=2, sigma_shift=3.0, noise_shift=0.0, max_sequence_length=128)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,30 @@ def test_one_folder_holds_everything_and_gives_the_same_clips(pipeline: WanAlpha
     assert torch.equal(run(by_config, PROMPTS[:1], [3]).rgb, expected.rgb)
     with pytest.raises(UsageError, match=r"adapter_path.*a folder of a whole pipeline"):
         load_pipeline(replace(recipes.get_recipe("tiny").generate, model=str(tmp_path), vae_lora_path=None))
+
+
+def test_what_is_left_open_is_as_the_adapter_was_trained(pipeline: WanAlphaPipeline) -> None:
+    steps = SamplingSettings(num_inference_steps=2, sigma_shift=3.0)
+    trained = replace(steps, noise_shift=0.05, max_sequence_length=128)
+    assert pipeline.complete(steps) == trained
+    found = pipeline(PROMPTS[:1], seeds=[3], size=SIZE, settings=steps)
+    middle = gaussian_from_ellipse(shape=SIZE.latent_shape)
+    assert torch.equal(found.rgb, pipeline(PROMPTS[:1], seeds=[3], size=SIZE, settings=trained, gaussian=middle).rgb)
+    assert not torch.equal(found.rgb, run(pipeline, PROMPTS[:1], [3]).rgb)
+    with pytest.raises(UsageError, match="128, as the adapter was trained"):
+        pipeline(PROMPTS[:1], seeds=[3], size=SIZE, settings=replace(steps, max_sequence_length=512))
+
+
+def test_a_folder_whose_adapter_is_merged_takes_no_other_strength_or_order(pipeline: WanAlphaPipeline, tmp_path: Path) -> None:
+    pipeline.register_to_config(acceleration_lora="fast.safetensors")
+    pipeline.save_pretrained(tmp_path)
+    pipeline.register_to_config(acceleration_lora=None)
+    config = replace(recipes.get_recipe("tiny").generate, model=str(tmp_path), vae_lora_path=None, adapter_path=None)
+    for changes in ({"adapter_strength": 0.5}, {"merge_order": "acceleration_first"}):
+        with pytest.raises(UsageError, match="merged already"):
+            load_pipeline(replace(config, **changes))
+    with pytest.raises(UsageError, match=r"fast\.safetensors is merged already"):
+        load_pipeline(replace(config, acceleration_lora=tmp_path / "other.safetensors"))
 
 
 def test_a_converted_vae_is_no_pipeline(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def row_norms(weight: Float[Tensor, "o i"]) -> Float[Tensor, " o"]:
 def inject_adapter(
     transformer: WanTransformer3DModel, *, rank: int, kind: Literal["dora", "lora"] = "dora", generator: torch.Generator | None = None
 ) -> WanTransformer3DModel:
-    """Put a new adapter on every target layer, in place: lora_A uniform as in PEFT (drawn from `generator`), lora_B zero, m = ||W||.
+    """Put a new adapter on every target layer, in place: lora_A uniform as in PEFT (from `generator`, a CPU's), lora_B zero, m = ||W||.
 
     Only the adapter is trainable afterwards, in float32 whatever the weights are. The output is that of the base model.
     """
@@ -214,7 +214,9 @@ def inject_adapter(
     for module in adapter_layers(transformer).values():
         down = module.lora_A[_NAME].weight
         if not down.is_meta:
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+            drawn = torch.empty(down.shape)  # drawn on the CPU: the same values on every device
+            with torch.no_grad():
+                down.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
     return transformer
 
 

@@ -105,10 +105,10 @@ def gaussian_from_cells(ellipse: Float[Tensor, "*b 5"], *, height: int, width: i
 
 def gaussian_from_ellipse(
     *,
-    centre: tuple[float, float],
-    axes: tuple[float, float],
-    angle: float,
     shape: tuple[int, int, int],
+    centre: tuple[float, float] = (0.5, 0.5),
+    axes: tuple[float, float] = (0.5, 0.5),
+    angle: float = 0.0,
     path: Sequence[tuple[float, float]] = (),
 ) -> Float[Tensor, "t h w"]:
     """The Gaussian of an ellipse given by hand, for shape (t, h, w): where generation should put the subject.
