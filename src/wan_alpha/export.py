@@ -106,7 +106,7 @@ def _read(source: FoundClip, config: ExportConfig) -> RgbaClip:
         alpha_mode=config.source_alpha,
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
-    return constant_rate(clip, source.files[0]) if config.variable_rate == "hold" else clip
+    return constant_rate(clip, source.files[0], how=config.variable_rate)
 
 
 def _check(config: ExportConfig) -> None:

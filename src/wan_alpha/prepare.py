@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from wan_alpha.findings.frame import scene_cuts
 from wan_alpha.findings.repair import ORDER, repair
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import ReadBack, verify_pair
 from wan_alpha.media.write import pair_paths, write_pair
 from wan_alpha.processes import ProcessDied, run_all
@@ -154,7 +155,7 @@ def _make_now(task: _Task) -> _Made:
     clip, findings, changes = _read(source, config)
     reports: list[ClipReport] = []
     files: list[Path] = []
-    for start, piece, done in _pieces(clip, config):
+    for start, piece, done in _pieces(clip, source, config):
         name = source.name if config.windows == "whole" else f"{source.name}_{start:05d}"
         paths = write_pair(piece, task.work.path / name)
         error = verify_pair(*paths, piece)
@@ -179,12 +180,17 @@ def _read(source: Source, config: PrepareConfig) -> tuple[RgbaClip, list[Finding
     repairs = {finding.repair: finding for finding in found if finding.repair}
     clip = repair(clip, repairs)
     changes = tuple(f"{kind}: {repairs[kind].says}" for kind in ORDER if kind in repairs)
-    return clip, examine(clip, expected=expected), changes
+    # The copies have a constant rate (_pieces).
+    return clip, examine(replace(clip, times=None), expected=expected), changes
 
 
-def _pieces(clip: RgbaClip, config: PrepareConfig) -> Iterator[tuple[int, RgbaClip, tuple[str, ...]]]:
+def _pieces(clip: RgbaClip, source: Source, config: PrepareConfig) -> Iterator[tuple[int, RgbaClip, tuple[str, ...]]]:
     """(first frame, clip, changes) after rate, size and windows."""
     changes = []
+    if clip.times is not None:
+        frames = clip.num_frames
+        clip = constant_rate(clip, Path(source.origin()[0]), how=config.variable_rate)
+        changes.append(f"variable rate: {frames} frames as {clip.num_frames} at {clip.fps:g} frames per second, {config.variable_rate}")
     if config.rate != "keep" and clip.fps != config.fps:
         changes.append(f"rate: {clip.fps:g} to {config.fps:g} frames per second, {config.rate}")
         clip = at_rate(clip, fps=config.fps, kind=config.rate)
@@ -198,7 +204,7 @@ def _pieces(clip: RgbaClip, config: PrepareConfig) -> Iterator[tuple[int, RgbaCl
         clip = at_size(clip, height=config.height, width=config.width, fill=config.resize)
     for start, end in windows:
         window = (f"frames {start} to {end - 1} of {clip.num_frames}",) if end - start < clip.num_frames else ()
-        piece = RgbaClip(rgb=clip.rgb[start:end], alpha=clip.alpha[start:end], fps=clip.fps)
+        piece = replace(clip, rgb=clip.rgb[start:end], alpha=clip.alpha[start:end])
         yield start, piece, (*changes, *window)
 
 

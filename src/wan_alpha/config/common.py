@@ -57,6 +57,14 @@ class RunConfig(VerbConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """How source clips become clips of one constant rate."""
+
+    variable_rate: Literal["hold", "mean"] = "hold"
+    """A source of variable frame rate: frames are held on a constant grid, or each is kept once at the mean rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseSourceConfig:
     """Which base model."""
 

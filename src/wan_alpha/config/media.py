@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config.common import RunConfig
+from wan_alpha.config.common import ClipConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(RunConfig):
+class ExportConfig(RunConfig, ClipConfig):
     """export: an RGBA clip to files that keep its alpha, each read back and verified."""
 
     source: Path = Path("outputs/generated")
@@ -35,8 +35,6 @@ class ExportConfig(RunConfig):
     """EXR colour as light, which compositors expect, or as sRGB values."""
     preview_background: str = "checkerboard"
     """Behind the preview: checkerboard, black, white, or a colour as #RRGGBB."""
-    variable_rate: Literal["hold", "mean"] = "hold"
-    """A source of variable frame rate: frames are held on a constant grid, or each is kept once at the mean rate."""
     fps: float = 16.0
     """Frame rate for sources that have none of their own."""
 

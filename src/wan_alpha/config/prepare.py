@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config.common import RunConfig
+from wan_alpha.config.common import ClipConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig(RunConfig):
+class SourceConfig(RunConfig, ClipConfig):
     """A folder of clips and how it is read; what doctor and prepare share."""
 
     source: Path | None = None

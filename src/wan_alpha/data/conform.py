@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,15 +16,18 @@ FRAMES_AT_ONCE = 16
 
 
 def at_rate(clip: RgbaClip, *, fps: float, kind: Rate) -> RgbaClip:
-    """The clip at FPS over the same time. Frame i shows the moment i / fps: the nearest frame, or the two around it blended."""
+    """A clip of constant rate at FPS, over the same time.
+
+    Frame i shows the moment i / fps: the nearest frame, or the two around it blended.
+    """
     count = max(1, round(clip.num_frames * fps / clip.fps))
     moments = np.minimum(np.arange(count) * clip.fps / fps, clip.num_frames - 1)
     if kind == "nearest":
         chosen = np.ceil(moments - 0.5).astype(int)
-        return RgbaClip(rgb=clip.rgb[chosen], alpha=clip.alpha[chosen], fps=fps)
+        return replace(clip, rgb=clip.rgb[chosen], alpha=clip.alpha[chosen], fps=fps)
     before = np.floor(moments).astype(int)
     frames = [_blend(clip, int(t), share=float(m - t)) for t, m in zip(before, moments, strict=True)]
-    return RgbaClip(rgb=np.stack([rgb for rgb, _ in frames]), alpha=np.stack([alpha for _, alpha in frames]), fps=fps)
+    return replace(clip, rgb=np.stack([rgb for rgb, _ in frames]), alpha=np.stack([alpha for _, alpha in frames]), fps=fps)
 
 
 def _blend(clip: RgbaClip, t: int, *, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +47,7 @@ def at_size(clip: RgbaClip, *, height: int, width: int, fill: Fill) -> RgbaClip:
     if (clip.height, clip.width) == (height, width):
         return clip
     pieces = list(_resized(clip, height, width, fill))
-    return RgbaClip(rgb=np.concatenate([rgb for rgb, _ in pieces]), alpha=np.concatenate([alpha for _, alpha in pieces]), fps=clip.fps)
+    return replace(clip, rgb=np.concatenate([rgb for rgb, _ in pieces]), alpha=np.concatenate([alpha for _, alpha in pieces]))
 
 
 def _resized(clip: RgbaClip, height: int, width: int, fill: Fill) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from wan_alpha.findings.alpha import border_touch, empty_share, hard_edge_share, limited_floor, noise_share, opaque_border, opaque_share
 from wan_alpha.findings.colour import edge_pull, hidden_black_share, hidden_roughness, proportional_share
 from wan_alpha.findings.finding import Check, Finding
-from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error
+from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error, rate_spread
 from wan_alpha.findings.motion import boiling, flicker, time_lag
 from wan_alpha.findings.shift import space_shift
 from wan_alpha.media.clip import RgbaClip
@@ -191,4 +191,12 @@ def _timing(clip: RgbaClip, expected: Expected) -> list[Finding]:
         do=f"wan-alpha prepare --rate blend --fps {expected.fps:g}",
         measure=lambda clip: rate_error(clip.fps, wanted=expected.fps),
     )
-    return [found for check in (short, rate) if (found := check.finding(check.measure(clip)))]
+    uneven = Check(
+        name="variable rate",
+        severity="warning",
+        limit=1.0,
+        says="frames are shown for {detail}, the longest {value:.1f} times the shortest",
+        do="prepare holds frames on a constant grid, or keeps each once (--variable_rate mean)",
+        measure=lambda clip: rate_spread(clip.times),
+    )
+    return [found for check in (short, uneven, rate) if (found := check.finding(check.measure(clip)))]

@@ -90,6 +90,15 @@ def missing_frames(num_frames: int, *, wanted: int) -> Measure:
     return Measure(value=float(max(0, wanted - num_frames)) if num_frames > 1 else 0.0, detail=f"{num_frames} frames")
 
 
+def rate_spread(times: tuple[float, ...] | None) -> Measure | None:
+    """The longest time from a frame to the next over the shortest, of frames that begin at TIMES (s); None for a constant rate."""
+    if times is None or len(times) < 2:
+        return None
+    gaps = np.diff(times)
+    shortest, longest = max(float(gaps.min()), 1e-6), float(gaps.max())
+    return Measure(value=longest / shortest, frame=int(gaps.argmax()), detail=f"{1000 * shortest:.0f} to {1000 * longest:.0f} ms")
+
+
 def rate_error(fps: float, *, wanted: float) -> Measure:
     """Relative difference of frame rates, |fps - wanted| / wanted."""
     return Measure(value=abs(fps - wanted) / wanted, detail=f"{fps:g} frames per second")

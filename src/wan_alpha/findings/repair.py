@@ -1,6 +1,7 @@
 """Repairs that are safe: each undoes one finding and leaves pixels alone that do not show it. Arrays are 0..255, (T, H, W[, 3])."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def repair(clip: RgbaClip, kinds: Iterable[Repair]) -> RgbaClip:
         rgb = unpremultiply(rgb, alpha)
     if "bleed" in wanted or "unpremultiply" in wanted:
         rgb = bleed(rgb, alpha)
-    return RgbaClip(rgb=rgb, alpha=alpha, fps=clip.fps)
+    return replace(clip, rgb=rgb, alpha=alpha)
 
 
 def stretch(alpha: Alpha) -> Alpha:

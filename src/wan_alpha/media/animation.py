@@ -4,7 +4,6 @@ Times come from the headers; of a WebP only the window asked for is decoded.
 """
 
 import io
-import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.stills import Still, is_16_bit_png, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
-
-log = logging.getLogger(__name__)
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
 FORMATS = ("WEBP", "PNG", "GIF")
@@ -63,7 +60,6 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     has_alpha = any(alpha is not None for _, alpha in shown)
     times = uneven_times(plan.durations) if len(order) == len(plan.durations) else None
     if times is not None:
-        log.warning("%s: uneven frame durations; every frame is kept, at the mean rate of %.3f per second", path, fps)
         times = tuple(times[i] - times[chosen[0]] for i in chosen)
     return Decoded(rgb=np.stack([rgb for rgb, _ in shown]), alpha=np.stack(masks) if has_alpha else None, fps=fps, times=times)
 

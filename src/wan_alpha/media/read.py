@@ -119,7 +119,7 @@ def _decode(path: Path, *, start: int, count: int | None, bits: Bits) -> Decoded
     readers = {"stills": stills.read_series, "video": video.read_video, "image": animation.read_animation}
     decoded = readers[_kind(path)](path, start=start, count=count, bits=bits)
     if decoded.times is not None:
-        log.info("%s: variable frame rate, %.3f per second on average; frame times are kept", path, decoded.fps or 0)
+        log.info("%s: variable frame rate, %.3f per second on average", path, decoded.fps or 0)
     return decoded
 
 

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 COMMON_RATES = (*range(1, 61), 23.976, 29.97, 59.94, 90, 100, 120)
 LARGEST_CONSTANT_RATE = 120.0
+VariableRate = Literal["hold", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +120,13 @@ def uneven_times(durations: list[float]) -> tuple[float, ...] | None:
     return tuple(itertools.accumulate((d / 1000 for d in durations[:-1]), initial=0.0))
 
 
-def constant_rate(clip: RgbaClip, path: Path) -> RgbaClip:
+def constant_rate(clip: RgbaClip, path: Path, *, how: VariableRate = "hold") -> RgbaClip:
     """A clip of variable rate at a constant one: each frame is held until the next begins, on a grid of the shortest gap.
 
-    The grid's rate is a common one (16, 23.976, 30, ...) where the shortest gap stands for it, and at most LARGEST_CONSTANT_RATE.
+    how = "mean" keeps each frame once, at the mean rate. The grid's rate is a common one (16, 23.976, 30, ...) where the shortest gap
+    stands for it, and at most LARGEST_CONSTANT_RATE.
     """
-    if clip.times is None or clip.num_frames < 2:
+    if clip.times is None or clip.num_frames < 2 or how == "mean":
         return replace(clip, times=None)
     gaps = np.diff(clip.times)
     fps = float(min(1 / max(gaps.min(), 1e-6), LARGEST_CONSTANT_RATE))
