@@ -32,12 +32,27 @@ from wan_alpha.media.find import find_clips  # noqa: E402
 from wan_alpha.media.read import count_frames, read_clip  # noqa: E402
 from wan_alpha.rgba import METRIC_COLOURS  # noqa: E402
 
+REAL = "endless_sky"
 SEEN_LEVELS, SEEN_SHARE = 10, 0.001
 WINDOW = 17
 EVERY = Expected(num_frames=1, fps=16.0)
 NAMES = [check.name for check in (*MATTE_CHECKS, *CHECKS)]
 SAME_SIGHT = {"delayed matte": {"delayed matte", "shifted matte"}}
 """A matte that is late over steady motion is a matte beside the colour: either finding counts."""
+ARTWORK = {
+    (
+        "halo",
+        f"asteroid_{name}_spin",
+    ): f"edges fall evenly to black: {levels} levels at alpha 1..49, 50.., 100.., 150.., 200..249, then solid"
+    for name, levels in {
+        "large_metal": "6 18 26 33 39, 47",
+        "medium_metal": "7 21 30 36 44, 52",
+        "medium_rock": "7 15 22 25 34, 38",
+        "small_metal": "7 22 28 34 43, 51",
+        "small_rock": "4 13 20 25 26, 33",
+    }.items()
+}
+"""Real faults of the clips of endless_sky, judged by eye and by these means before the measure was changed: no false alarms."""
 Case = tuple[str, RgbaClip, set[str]]
 
 
@@ -70,7 +85,8 @@ def real(folder: Path) -> Iterator[Case]:
     for found in find_clips(folder):
         count = min(WINDOW, count_frames(found.files[0]))
         clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, count=count)
-        yield found.name, clip, {"edges", "solid edges"} if "asteroid" in found.name or "ship" in found.name else set()
+        solid = "asteroid" in found.name or "ship" in found.name  # their colour is black under alpha 0
+        yield found.name, clip, {"edges", "solid edges", "colour edge"} if solid else set()
 
 
 def applies(fault: Fault, clip: RgbaClip, has: set[str]) -> bool:
@@ -112,7 +128,8 @@ def measure(
         for finding in clean:
             alarms[finding].append(name)
         for number, fault in enumerate(FAULTS):
-            if not applies(fault, clip, has) or fault.finding in clean or (only and fault.finding not in only):
+            known = (fault.finding, name) in ARTWORK
+            if not applies(fault, clip, has) or known or fault.finding in clean or (only and fault.finding not in only):
                 continue
             spoilt = fault.inject(clip, np.random.default_rng((index, number)))
             hit = found(spoilt, SAME_SIGHT.get(fault.finding, {fault.finding}))
@@ -134,8 +151,12 @@ def show(title: str, cases: Iterator[Case], only: list[str], verbose: bool) -> N
             print(f"| {fault.finding} | {fault.strength} | {len(shown)} | {detected.mean():.0%} | {shown.mean():.0%} | {of_seen} |")
     print("\n| finding | false alarms on clean clips |\n|---|---|")
     for name in NAMES:
-        if alarms[name]:
-            print(f"| {name} | {len(alarms[name]) / count:.1%} ({len(alarms[name])}: {'; '.join(alarms[name][:4])}) |")
+        real_faults = {clip for finding, clip in ARTWORK if finding == name and title == REAL}
+        false = [clip for clip in alarms[name] if clip not in real_faults]
+        if false:
+            print(f"| {name} | {len(false) / (count - len(real_faults)):.1%} ({len(false)}: {'; '.join(false[:4])}) |")
+        if real_faults:
+            print(f"| {name}: real faults of the artwork found | {len(real_faults & set(alarms[name]))} of {len(real_faults)} |")
 
 
 def main() -> None:

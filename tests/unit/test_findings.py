@@ -10,12 +10,13 @@ from wan_alpha.findings.alpha import border_touch, hard_edge_share, limited_floo
 from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.coding import loss_on_grid, rough_part
 from wan_alpha.findings.colour import edge_pull, proportional_share
+from wan_alpha.findings.colour_line import edge_shift
 from wan_alpha.findings.duplicates import duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
 from wan_alpha.findings.frame import held_share, scene_cuts
 from wan_alpha.findings.motion import _steady_flicker, boiling, flicker
 from wan_alpha.findings.repair import bleed, denoise, repair, stretch, unpremultiply
-from wan_alpha.findings.shift import space_shift
+from wan_alpha.findings.shift import _cross_spectrum, _phase_shift, space_shift
 from wan_alpha.media.clip import RgbaClip
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
@@ -90,6 +91,17 @@ def test_edge_pull_is_the_distance_to_the_background_times_its_share(star):
     rgb = np.rint(own + share * (background - own)).astype(np.uint8)
     expected = np.sqrt(np.mean((0.5 * (background - own)) ** 2))
     assert edge_pull(rgb, star.alpha).value == pytest.approx(expected, rel=0.1)
+
+
+def test_flames_that_redden_where_they_are_thin_have_no_halo(star):
+    """From white to colours that no mixture with one background gives: out of range at alpha 0, or not evenly."""
+    a = star.alpha[..., None] / 255
+    out_of_range = np.clip(np.array([255.0, 200.0, 120.0]) - 1.6 * (1 - a) * np.array([0, 90, 100]), 0, 255)
+    early = np.array([255.0, 220.0, 180.0]) - np.array([0, 60, 90]) * (1 - a**4)
+    for colour in (out_of_range, early):
+        assert edge_pull(np.rint(colour).astype(np.uint8), star.alpha).value == 0
+    evenly = np.array([255.0, 220.0, 180.0]) - np.array([0, 60, 90]) * (1 - a)
+    assert edge_pull(np.rint(evenly).astype(np.uint8), star.alpha).value > 40
 
 
 def test_shift_is_measured_below_a_pixel(star):
@@ -216,14 +228,22 @@ def test_chroma_beside_luma_is_no_shift():
     assert space_shift(rgb, clip.alpha).value < 0.3
 
 
-def test_light_from_one_side_is_no_shift():
-    """A ball that falls into black shade on its left, on black: its colour ends before its edge does there, and nowhere else."""
-    y, x = np.mgrid[0:64, 0:64]
-    distance = np.hypot(x - 32, y - 32)
-    alpha = np.broadcast_to(np.clip(255 * (20.5 - distance), 0, 255).astype(np.uint8), (9, 64, 64))
-    light = np.clip((x - 14) / 30, 0, 1)[..., None] * (distance[..., None] < 21)
-    measured = space_shift(np.broadcast_to((200 * light).astype(np.uint8), (9, 64, 64, 3)), alpha)
-    assert measured is None or measured.value < 0.3
+def test_edges_that_colour_does_not_follow_say_nothing(star):
+    """Noise over most of the subject: what is left of its edges is too little to speak for all."""
+    few = slice(0, 5)
+    rgb = star.rgb[few].copy()
+    assert edge_shift(rgb, star.alpha[few]) is not None
+    rgb[:, :, :37] = np.random.default_rng(0).integers(0, 256, rgb[:, :, :37].shape)
+    assert edge_shift(rgb, star.alpha[few]) is None
+
+
+@pytest.mark.parametrize(("noise", "across", "found"), [(1.4, 1, True), (3.0, 1, False), (3.0, 3, True)])
+def test_a_weak_peak_of_the_phases_counts_from_two_pixels(noise, across, found):
+    """Shade moves such a peak by up to a pixel and a half."""
+    rng = np.random.default_rng(0)
+    matte, other = rng.normal(size=(2, 3, 64, 64))
+    spectrum = _cross_spectrum(np.roll(matte, across, axis=2) + noise * other, matte)
+    assert _phase_shift(spectrum, (64, 64)) == ((0, across) if found else None)
 
 
 def test_a_ring_of_colour_around_the_matte_is_no_shift():

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from wan_alpha.findings.filters import box_sum, largest, smallest
+from wan_alpha.findings.filters import Floats, box_sum, largest, smallest
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
 
 MIN_SOFT_PIXELS = 100
 BLACK = 2
+MAX_OUTSIDE, MAX_BEND = 16, 0.5
 
 
 def proportional_share(rgb: Rgb, alpha: Alpha) -> Measure | None:
@@ -36,6 +37,9 @@ def edge_pull(rgb: Rgb, alpha: Alpha) -> Measure | None:
     the solid pixels there.
     A fringe of a background b, mixed in with strength h, is c - c_in = (1 - a)(h b - h c_in): least squares in h b and h, over
     pixels and channels. The value is |h b - h c_in|, where the fit explains at least 30 % of the difference; else 0.
+
+    It is 0 too where colour changes along the edge as no mixture does: it would have to be 16 levels or more out of range at alpha 0
+    (h <= 1 and b within 0..255 cannot reach that), or it does not fall evenly. (Flames redden from white to orange in their soft parts.)
     """
     frames = sampled(len(alpha))
     a, c = alpha[frames], rgb[frames].astype(np.float64)
@@ -57,7 +61,26 @@ def edge_pull(rgb: Rgb, alpha: Alpha) -> Measure | None:
     explained = 1 - np.sum((target - flat @ solution) ** 2) / max(1e-9, np.sum(target**2))
     pull = float(np.sqrt(np.mean((solution[:3] - solution[3] * own) ** 2)))
     worst = np.bincount(np.nonzero(edge)[0], weights=np.abs(pulled).sum(axis=1), minlength=len(frames)).argmax()
-    return Measure(value=pull if explained >= 0.3 else 0.0, frame=frames[int(worst)])
+    difference = (flat @ solution).reshape(pulled.shape) / away
+    mixed = explained >= 0.3 and _in_range((own + difference).mean(axis=0)) and _is_even(pulled, away[:, 0])
+    return Measure(value=pull if mixed else 0.0, frame=frames[int(worst)])
+
+
+def _in_range(colour: Floats) -> bool:
+    """Whether a colour is one, give or take 16 levels."""
+    return bool(colour.min() > -MAX_OUTSIDE and colour.max() < 255 + MAX_OUTSIDE)
+
+
+def _is_even(pulled: Floats, away: Floats) -> bool:
+    """Whether the pull (N, 3) grows evenly with 1 - a: y = s (1 - a) + k a (1 - a) has k <= s / 2. A mixture has k = 0, half a parabola 1.
+
+    y is the pull along its mean direction. Only colour that leaves the subject's own too early counts: light that grows towards the edge
+    bends the other way.
+    """
+    direction = away @ pulled
+    level = pulled @ direction / max(1e-9, float(np.linalg.norm(direction)))
+    even, bent = np.linalg.lstsq(np.stack([away, away * (1 - away)], axis=1), level, rcond=None)[0]
+    return bool(bent <= MAX_BEND * even)
 
 
 def hidden_black_share(rgb: Rgb, alpha: Alpha) -> Measure | None:

@@ -10,7 +10,7 @@ RADIUS, SOFTNESS = 3, 2
 MIN_SLOPE, MIN_WINDOWS, MAX_WINDOWS = 0.1, 50, 4000
 MIN_CONTRAST = 16.0
 MIN_EXPLAINED, MIN_SHARE, MIN_FREE = 0.9, 0.45, 0.25
-MAX_SHIFT = 2.0
+MAX_SHIFT, LUMA_SUFFICES = 2.0, 0.9
 TURNS = 3
 
 Windows = Float[np.ndarray, "N K"]
@@ -29,8 +29,8 @@ def edge_shift(rgb: Rgb, alpha: Alpha) -> tuple[float, float] | None:
     d and s are those of the clip: least squares, by turns for p and for (d, s). All signals are smoothed alike, by a tent of 5 x 5,
     because edges of one pixel are too steep for the first order. Distances come out up to 0.2 of themselves too large.
 
-    Luma is asked first, and colour only where luma says nothing: in 4:2:0 video chroma may lie half a pixel beside luma, by the encoder's
-    and the decoder's different ideas of its place, and no viewer sees that.
+    Luma alone is used where it shows the edges nearly as well as colour: in 4:2:0 video chroma may lie half a pixel beside luma, by the
+    encoder's and the decoder's different ideas of its place, and no viewer sees that.
 
     None where this says nothing: fewer than 50 windows, or less than 45 % of them in which colour changes by 16 levels and follows
     the matte (a body in the light of one side, whose shade ends before the edge does, is not judged); edges of one direction alone,
@@ -40,14 +40,9 @@ def edge_shift(rgb: Rgb, alpha: Alpha) -> tuple[float, float] | None:
     if windows is None:
         return None
     a, steps, colour = windows[..., 0], windows[..., 1:4], windows[..., 4:]
-    luma = _shift_of(a, steps, colour @ LUMA)
-    return luma if luma is not None else _shift_of(a, steps, colour)
-
-
-def _shift_of(a: Windows, steps: Steps, colour: Colours) -> tuple[float, float] | None:
-    """edge_shift of windows: alpha, its steps, and one or more channels."""
-    useful = _follows(a, steps, colour)
-    useful &= (_slopes(a, colour) ** 2).mean(axis=1) >= MIN_CONTRAST**2
+    useful, by_luma = (_useful(a, steps, channels) for channels in (colour, colour @ LUMA))
+    if by_luma.sum() >= LUMA_SUFFICES * useful.sum():
+        colour, useful = colour @ LUMA, by_luma
     if useful.sum() < max(MIN_WINDOWS, MIN_SHARE * len(useful)):
         return None
     down, across, _ = mix = _common_steps(a[useful], steps[useful], colour[useful])
@@ -72,13 +67,14 @@ def _slopes(a: Windows, colour: Colours) -> Float[np.ndarray, "N C"]:
     return np.einsum("nk,nkc->nc", a, colour) / np.maximum((a**2).sum(axis=1), 1e-9)[:, None]
 
 
-def _follows(a: Windows, steps: Steps, colour: Colours) -> Bool[np.ndarray, "N"]:
-    """Windows in which the matte, moved by itself there, explains 90 % of the colour's variance."""
+def _useful(a: Windows, steps: Steps, colour: Colours) -> Bool[np.ndarray, "N"]:
+    """Windows of enough contrast in which the matte, moved by itself there, explains 90 % of the colour's variance."""
     basis = np.concatenate([a[..., None], steps[..., :2]], axis=-1)
     normal = np.einsum("nki,nkj->nij", basis, basis) + 1e-3 * np.eye(3)
     right = np.einsum("nki,nkc->nic", basis, colour)
     explained = np.einsum("nic,nic->n", right, np.linalg.solve(normal, right))
-    return explained >= MIN_EXPLAINED * np.maximum((colour**2).sum(axis=(1, 2)), 1e-9)
+    contrast = (_slopes(a, colour) ** 2).mean(axis=1)
+    return (explained >= MIN_EXPLAINED * (colour**2).sum(axis=(1, 2))) & (contrast >= MIN_CONTRAST**2)
 
 
 def _windows(rgb: Rgb, alpha: Alpha) -> Float[np.ndarray, "N K 7"] | None:

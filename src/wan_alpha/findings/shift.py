@@ -15,8 +15,10 @@ MAX_DISAGREEMENT = 3
 COARSE_ERROR, MAX_EXACT = 0.6, 5
 CLEAR_PEAK = 2.4
 """A correlation peak counts when it exceeds the mean of its curve by this factor: smooth or bled colour has no edge to compare."""
-PHASE_PEAK = 40.0
-"""And a phase correlation's when it is so many standard deviations high: strands of hair gave 57 and more, all else 28 and less."""
+SURE_PEAK, FAR_PEAK = (45.0, 2.0), (25.0, 1.5)
+"""A phase correlation's, when it is so many standard deviations high, and so many times as high as all that is not beside it. Strands of
+hair gave 57 and more, all else 28 and less. A body lit from one side gives 28 to 41, up to 1.5 pixels off its place: enough from two on."""
+FAR = 2.0
 
 
 def space_shift(rgb: Rgb, alpha: Alpha) -> Measure | None:
@@ -91,17 +93,16 @@ def _coarse_shift(spectrum: NDArray[np.complexfloating], size: tuple[int, ...]) 
 def _phase_shift(spectrum: NDArray[np.complexfloating], size: tuple[int, ...]) -> tuple[float, float] | None:
     """Whole pixels (down, across) at the peak of the phase correlation (Kuglin and Hines 1975: every frequency counts alike).
 
-    It must stand 40 standard deviations of the whole surface high, and be twice as high as anything that is not beside it: colour that
-    ends outside the matte all around has a ring of peaks.
+    It must be a sure one, or lie two pixels off and more. Colour that ends outside the matte all around has a ring of peaks: none.
     """
     sizes = np.abs(spectrum)
     both, surface = _surface(spectrum / np.maximum(sizes, 1e-3 * sizes.max() + 1e-9), size)
     down, across = (int(i) for i in np.unravel_index(int(surface.argmax()), surface.shape))
     peak, others = float(surface[down, across]), surface.copy()
     others[max(0, down - 1) : down + 2, max(0, across - 1) : across + 2] = 0
-    if peak < PHASE_PEAK * float(both.std()) or peak < 2 * float(others.max()) or peak <= 0:
-        return None
-    return float(down - MAX_SHIFT), float(across - MAX_SHIFT)
+    shift = float(down - MAX_SHIFT), float(across - MAX_SHIFT)
+    height, lead = FAR_PEAK if np.hypot(*shift) >= FAR else SURE_PEAK
+    return shift if peak > 0 and peak >= height * float(both.std()) and peak >= lead * float(others.max()) else None
 
 
 def _fine_shift(colour: Floats, matte: Floats, *, axis: int) -> float | None:
