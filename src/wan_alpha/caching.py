@@ -77,15 +77,16 @@ class Plan:
         return accepted and [record.mark for record in records] == list(marks)
 
 
-def build_cache(config: CacheConfig, *, key: str = "video") -> CacheIndex:
+def build_cache(config: CacheConfig) -> CacheIndex:
     """Encode every clip of the dataset into config.output_path; what an earlier run finished is kept.
 
-    key: the table's column that names the clip. A clip is made anew when its files, the VAE or a setting changed. With RANK and
-    WORLD_SIZE set, each process does its share and all return when the index is there.
+    A clip is made anew when its files, the VAE or a setting changed. With RANK and WORLD_SIZE set, each process does its share and all
+    return when the index is there.
     """
     share = this_share()
     with heartbeat(config.output_path, share):
-        return _build(config, share, entries=read_manifest(config.dataset_base_path, config.dataset_metadata_path, key=key))
+        entries = read_manifest(config.dataset_base_path, config.dataset_metadata_path, key=config.data_file_keys)
+        return _build(config, share, entries=entries)
 
 
 def _build(config: CacheConfig, share: Share, *, entries: list[ClipEntry]) -> CacheIndex:

@@ -18,7 +18,7 @@ from wan_alpha.data.latents import LatentCache
 from wan_alpha.errors import CacheError
 from wan_alpha.models.sources import tiny_folder
 from wan_alpha.recipes.tiny import STAGE1
-from wan_alpha.train.cache_check import check_cache
+from wan_alpha.train.cache_check import check_cache, check_settings
 from wan_alpha.train.dit import train
 
 VAE_FILE = "diffusion_pytorch_model.safetensors"
@@ -103,6 +103,48 @@ def test_the_validation_cache_is_checked_like_the_training_cache(config, other_v
     run = replace(copied(config, tmp_path / "held_out", merge_block="0" * 64), output_path=tmp_path / "dit")
     with pytest.raises(CacheError, match=r"held_out: got latents of another merge block"):
         train(replace(run, cache_path=config.cache_path, validation_cache_path=run.cache_path))
+
+
+def test_a_validation_cache_has_the_text_length_of_the_training(config, tmp_path) -> None:
+    longer = replace(copied(config, tmp_path / "longer", max_sequence_length=256), output_path=tmp_path / "dit")
+    expected = r"longer: got captions of --max_sequence_length 256, expected --max_sequence_length 128, as in training; rebuild: .* 128"
+    for source in ({"cache_path": config.cache_path}, {"cache_path": None, "on_the_fly": True}):
+        with pytest.raises(CacheError, match=expected):
+            train(replace(longer, validation_cache_path=longer.cache_path, **source))
+
+
+def test_another_text_encoder_is_refused(config, tmp_path) -> None:
+    index = LatentCache(config.cache_path).index
+    weights = {role: "0" * 64 if role.startswith("text_encoder ") else digest for role, digest in index.weights.items()}
+    assert weights != index.weights
+    message, command = refusal(copied(config, tmp_path / "cache", weights=weights))
+    assert "got captions of another text encoder" in message
+    assert command == index.command.replace(str(config.cache_path), str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("given", [{"hard_threshold": 0.9}, {"buckets": "aspect+length"}, {"draws": 16}, {"max_sequence_length": 256}])
+def test_settings_that_the_cache_was_not_made_with(config, tmp_path, given) -> None:
+    """Refused before a step, with the command that makes such a cache."""
+    ((name, value),) = given.items()
+    with pytest.raises(CacheError, match=rf"got a cache of --{name} .*, expected --{name} .*; train with --{name} ") as found:
+        train(replace(config, output_path=tmp_path, **given))
+    assert f" --{name} {value}" in str(found.value).split("rebuild: ")[1]
+
+
+def test_a_setting_at_its_default_means_the_caches(config, caplog) -> None:
+    with caplog.at_level(logging.INFO, "wan_alpha"):
+        check_settings(LatentCache(config.cache_path), replace(config, max_sequence_length=512))
+    assert "was made with --draws 1 --max_sequence_length 128, which counts here" in caplog.text
+
+
+def test_the_command_of_a_cache_that_a_training_made_names_the_column(config, tmp_path) -> None:
+    table = (config.dataset_base_path / "metadata.csv").read_text().replace("video,prompt", "clip,prompt", 1)
+    (tmp_path / "clips.csv").write_text(table)
+    column = {"data_file_keys": "clip", "dataset_metadata_path": tmp_path / "clips.csv"}
+    train(replace(config, cache_path=None, draws=1, output_path=tmp_path, **column))
+    made = LatentCache(tmp_path / "cache").index
+    assert main(shlex.split(made.command)[1:]) == 0
+    assert LatentCache(tmp_path / "cache").index == made
 
 
 def test_another_merge_block_that_the_run_names(config, other_stage1) -> None:

@@ -10,7 +10,7 @@ import torch
 from scarce_memory import expect_next_setting
 from tiny_stage2 import tiny_stage2
 from training_log import log_lines
-from wan_alpha.checkpoints.files import read_tensors
+from wan_alpha.checkpoints.files import read_tensors, write_tensors
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.data.draws import BatchOrder
 from wan_alpha.data.latents import LatentCache
@@ -19,6 +19,7 @@ from wan_alpha.errors import UsageError
 from wan_alpha.media.read import read_rgba
 from wan_alpha.models.load import load_transformer, resolve_base
 from wan_alpha.objectives.transparency import gaussian_ellipse
+from wan_alpha.recipes.tiny import STAGE1
 from wan_alpha.train import dit
 from wan_alpha.train.dit import build_transformer, loss, train
 from wan_alpha.train.flow_data import FlowBatch, FlowSample, sample_at, to_batch, validation_sample
@@ -143,6 +144,20 @@ def test_training_on_the_fly_needs_no_cache(on_the_fly, caplog) -> None:
     assert read_tensors(path)
     assert not (fly.output_path / "cache").exists()
     assert len(json.loads((fly.output_path / "clips.json").read_text())["clips"]) == 3
+
+
+def test_a_resumed_run_on_the_fly_has_the_same_captions_and_merge_block(on_the_fly, tmp_path) -> None:
+    """No state holds either."""
+    fly, _ = on_the_fly
+    other, table = tmp_path / "stage1.safetensors", tmp_path / "captions.csv"
+    write_tensors(other, {name: tensor * 1.01 for name, tensor in read_tensors(STAGE1).items()}, metadata={})
+    table.write_text((fly.dataset_base_path / "metadata.csv").read_text().replace("The background is transparent", "No background"))
+    run = replace(fly, max_steps=1, decay="constant", output_path=tmp_path / "dit")
+    train(run)
+    for change in ({"feature_merge_checkpoint": other}, {"dataset_metadata_path": table}):
+        with pytest.raises(UsageError, match=r"--resume: got data clips .*, captions .*, VAE and merge block .* \(was clips "):
+            train(replace(run, max_steps=2, resume="latest", **change))
+    train(replace(run, max_steps=2, resume="latest", feature_merge_checkpoint=None, vae_lora_path=STAGE1))
 
 
 def test_a_sample_on_the_fly_depends_on_its_position_alone(on_the_fly) -> None:

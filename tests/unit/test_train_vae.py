@@ -11,13 +11,14 @@ import torch
 from scarce_memory import expect_next_setting
 from training_log import log_lines
 from wan_alpha import recipes
-from wan_alpha.checkpoints.files import read_tensors
+from wan_alpha.checkpoints.files import read_tensors, write_tensors
 from wan_alpha.config import TrainVaeConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.media.read import read_rgba
 from wan_alpha.media.write import write_png
 from wan_alpha.models import whole_clip
 from wan_alpha.prepare import prepare
+from wan_alpha.recipes.tiny import STAGE1
 from wan_alpha.train import vae
 from wan_alpha.train.rgba_data import RgbaBatch, rgba_clips, sample_at, to_batch, validation_sample
 from wan_alpha.train.step import WholeUpdate
@@ -163,3 +164,18 @@ def test_a_validation_set_of_its_own_holds_nothing_out(config, tmp_path) -> None
 @pytest.mark.parametrize("part", ["load_vae", "load_judge", "log_forecast", "fit"])
 def test_wherever_memory_ends_one_line_names_the_next_setting(config, part, monkeypatch) -> None:
     expect_next_setting(vae, part, config=config, loading="--bidirectional none", monkeypatch=monkeypatch)
+
+
+def test_a_resumed_run_has_the_same_frozen_decoders(config, tmp_path) -> None:
+    """With frozen decoders no state holds them; trained ones come from the state, whatever file is named."""
+    other = tmp_path / "stage1.safetensors"
+    write_tensors(other, {name: tensor * 1.01 for name, tensor in read_tensors(STAGE1).items()}, metadata={})
+    alone = {"bidirectional": "none", "validate_every_steps": None, "batch_size": 1, "height": 16, "width": 32, "decay": "constant"}
+    run = replace(config, **alone, max_steps=1, vae_lora_path=STAGE1)
+    for mode in ("merge", "merge+decoders"):
+        train(replace(run, mode=mode, output_path=tmp_path / mode))
+    more = {"max_steps": 2, "resume": "latest"}
+    with pytest.raises(UsageError, match=r"--resume: got decoders [0-9a-f]+ \(was [0-9a-f]+\)"):
+        train(replace(run, mode="merge", output_path=tmp_path / "merge", vae_lora_path=other, **more))
+    train(replace(run, mode="merge", output_path=tmp_path / "merge", feature_merge_checkpoint=other, **more))
+    train(replace(run, mode="merge+decoders", output_path=tmp_path / "merge+decoders", vae_lora_path=other, **more))

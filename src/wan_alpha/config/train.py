@@ -138,6 +138,8 @@ class CacheConfig(RunConfig, BaseModelConfig, DatasetConfig):
     """Clips in one file; an interrupted run goes on with the first unfinished file."""
     max_sequence_length: int = 512
     """Text tokens; stored, and used by every later stage."""
+    data_file_keys: str = "video"
+    """Column of the table that names the clip (the seed's flag)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +149,9 @@ class TrainDitConfig(TrainConfig):
     cache_path: Path | None = None
     """Folder that `wan-alpha cache` wrote; None: OUTPUT_PATH/cache, made from the dataset."""
     draws: int = 4
-    """Background colours per clip when the cache is made here."""
+    """Background colours per clip when the cache is made here; another value than an older cache has is refused."""
     max_sequence_length: int = 512
-    """Text tokens when the cache is made here."""
+    """Text tokens when the cache is made here, or with --on_the_fly; another value than an older cache has is refused."""
     adapter: Literal["dora", "lora"] = "dora"
     """DoRA (the paper) or plain LoRA."""
     dora_rank: int = 32

@@ -151,6 +151,10 @@ class RGBAlphaVAE(ModelMixin):
             alpha_lora=self._original_lora(self.alpha_decoder),
         )
 
+    def decoder_tensors(self) -> dict[str, Tensor]:
+        """Both decoders by name, with their LoRA."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("rgb_decoder.", "alpha_decoder."))}
+
     def merge_decoder_lora(self) -> None:
         """Fold the LoRA into both decoders' weights (W + B A / r): for inference and for merged exports."""
         merge_low_rank(self.rgb_decoder)

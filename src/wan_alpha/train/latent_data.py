@@ -8,14 +8,17 @@ from diffusers import WanTransformer3DModel
 
 from wan_alpha.caching import build_cache
 from wan_alpha.config import CacheConfig, TrainDitConfig
-from wan_alpha.data.latents import LatentCache
+from wan_alpha.data.clips import ClipDataset
+from wan_alpha.data.latents import LatentCache, fingerprint
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.survey import survey_clips
-from wan_alpha.encoding import load_rgba_vae
+from wan_alpha.encoding import encoder_tensors, load_rgba_vae
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
+from wan_alpha.hashing import sha256
+from wan_alpha.models.load import resolve_base
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
-from wan_alpha.train.cache_check import check_cache
+from wan_alpha.train.cache_check import check_cache, check_settings, check_text_length
 from wan_alpha.train.clip_data import clip_stream, write_clip_report
 from wan_alpha.train.latent_source import (
     CachedLatents,
@@ -56,6 +59,7 @@ def latent_data(config: TrainDitConfig, transformer: WanTransformer3DModel, *, d
     if config.validation_cache_path is not None:
         cache = LatentCache(config.validation_cache_path)
         check_cache(cache, config, z_dim=z_dim)
+        check_text_length(cache, source.max_sequence_length)
         validation, encode_held_out = CachedLatents(cache), stack_latents(device)
         files["validation cache"] = cache.folder / "index.json"
     elif config.validation_clips is not None:
@@ -81,6 +85,7 @@ def latent_data(config: TrainDitConfig, transformer: WanTransformer3DModel, *, d
 def _cached(config: TrainDitConfig, z_dim: int, device: torch.device) -> tuple[LatentSource, Encoder, dict[str, Path]]:
     cache = LatentCache(_cache_folder(config))
     check_cache(cache, config, z_dim=z_dim)
+    check_settings(cache, config)
     return CachedLatents(cache), stack_latents(device), {"cache": cache.folder / "index.json"}
 
 
@@ -97,7 +102,13 @@ def _to_encode(config: TrainDitConfig, z_dim: int, device: torch.device) -> tupl
     rgba_vae = load_rgba_vae(config, device=device, needs=("merge block",))
     if rgba_vae.z_dim != z_dim:
         raise UsageError("--on_the_fly", got=f"a VAE of {rgba_vae.z_dim} latent channels", expected=f"{z_dim}, as the transformer has")
-    source = ClipsToEncode(stream.dataset, contexts=contexts, z_dim=z_dim, max_sequence_length=config.max_sequence_length)
+    source = ClipsToEncode(
+        stream.dataset,
+        contexts=contexts,
+        z_dim=z_dim,
+        max_sequence_length=config.max_sequence_length,
+        fingerprint=_encoding_fingerprint(config, stream.dataset, rgba_vae),
+    )
     named = {"merge block": config.feature_merge_checkpoint or config.vae_lora_path}
     return (
         source,
@@ -106,11 +117,24 @@ def _to_encode(config: TrainDitConfig, z_dim: int, device: torch.device) -> tupl
     )
 
 
+def _encoding_fingerprint(config: TrainDitConfig, dataset: ClipDataset, rgba_vae: RGBAlphaVAE) -> str:
+    """What encoding gives at every position, as far as it is no plain setting of the run; a hash for each cause, so that a refused run
+    can see which one changed."""
+    text_encoder = resolve_base(config).part("text_encoder").files()
+    causes = {
+        "clips": fingerprint({}, {"names": dataset.fingerprint}),
+        "captions": fingerprint({}, {"prompts": [entry.prompt for entry in dataset.entries]}),
+        "VAE and merge block": fingerprint(encoder_tensors(rgba_vae), {}),
+        "text encoder": fingerprint({}, {"files": [sha256(path) for path in text_encoder]}),
+    }
+    return ", ".join(f"{cause} {digest[:12]}" for cause, digest in causes.items())
+
+
 def _cache_folder(config: TrainDitConfig) -> Path:
     """The cache to train on; without --cache_path it is made from the dataset under OUTPUT/cache."""
     if config.cache_path is not None:
         return config.cache_path
     folder = config.output_path / "cache"
     shared = {name: getattr(config, name) for name in CacheConfig.__dataclass_fields__ if hasattr(config, name)}
-    build_cache(CacheConfig(**{**shared, "output_path": folder}), key=config.data_file_keys)
+    build_cache(CacheConfig(**{**shared, "output_path": folder}))
     return folder

@@ -88,14 +88,17 @@ class CachedLatents(LatentSource):
 class ClipsToEncode(LatentSource):
     """Clips of a dataset, a new window, crop and colour each time; texts are embedded beforehand."""
 
-    def __init__(self, dataset: ClipDataset, *, contexts: dict[str, Tensor], z_dim: int, max_sequence_length: int) -> None:
+    def __init__(
+        self, dataset: ClipDataset, *, contexts: dict[str, Tensor], z_dim: int, max_sequence_length: int, fingerprint: str
+    ) -> None:
+        """fingerprint: of the clips, their captions and what encodes both."""
         self._dataset, self._contexts, self._z_dim = dataset, contexts, z_dim
         super().__init__(
             sizes=dataset.sizes,
             keys=[(entry.rgba, entry.rgb, entry.alpha) for entry in dataset.entries],
             prompts=[entry.prompt for entry in dataset.entries],
             max_sequence_length=max_sequence_length,
-            fingerprint=dataset.fingerprint,
+            fingerprint=fingerprint,
         )
 
     def clip(self, i: int, *, draw: int, generator: torch.Generator) -> SourceClip:

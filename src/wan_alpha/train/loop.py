@@ -45,7 +45,7 @@ MAY_CHANGE = {
     *("keep_states", "log_every_steps", "tracker", "memory_forecast"),
     "gradient_accumulation_steps",  # its product with batch size and processes is what must stay
     *("on_bad_sample", "gradient_checkpointing", "vae_passes", "models_folder", "dataset_base_path", "dataset_metadata_path", "cache_path"),
-    *("feature_merge_checkpoint", "vae_lora_path"),  # a resumed run takes its weights from the state
+    *("feature_merge_checkpoint", "vae_lora_path"),  # trained weights come from the state; for frozen ones see frozen and the data
 }
 """Settings that a resumed run may have otherwise; all others shape the weights and must be equal."""
 
@@ -71,6 +71,8 @@ class Stage:
     """Clips in the training set; an epoch is a pass over them."""
     data_fingerprint: str
     """Equal when every position gives the same sample: a resumed run must have the same."""
+    frozen: dict[str, str] = field(default_factory=dict)
+    """Name -> hash of weights that no state holds and a file can replace: a resumed run must have the same."""
     device: torch.device
     base: WanTransformer3DModel | None = None
     """The large frozen network, which FSDP2 may share out among the processes."""
@@ -135,7 +137,7 @@ class _Run:
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
         samples = samples_per_step(self.config, processes=self.accelerator.num_processes)
         data = {"samples_per_step": samples, "num_clips": self.stage.num_clips, "data": self.stage.data_fingerprint}
-        return {**plain, **data, **({"steps": self.total} if self.config.decay == "cosine" else {})}
+        return {**plain, **data, **self.stage.frozen, **({"steps": self.total} if self.config.decay == "cosine" else {})}
 
     def begin(self) -> int:
         """The number of steps that are done: 0, or those of the state that the run resumes from, which is loaded."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wan_alpha.checkpoints.stage1 import write_merge, write_stage1
 from wan_alpha.config import TrainVaeConfig
+from wan_alpha.data.latents import fingerprint
 from wan_alpha.device import autocast_dtype, choose_device
 from wan_alpha.encoding import loaded_weights, stage1_parts
 from wan_alpha.errors import UsageError
@@ -117,6 +118,7 @@ def _train(config: TrainVaeConfig) -> list[Path]:
         save_best=lambda: save("best", {"epoch": "best"}),
         num_clips=len(clips.order),
         data_fingerprint=clips.dataset.fingerprint,
+        frozen={"decoders": fingerprint(model.decoder_tensors(), {})} if config.mode == "merge" else {},
         device=device,
         rate_factor=lambda name: decoder_factor if "lora_" in name else 1.0,
     )
