@@ -11,8 +11,11 @@ from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.duplicates import Signature, duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
 from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
+from wan_alpha.findings.numbering import numbering_findings
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.read import count_frames
+from wan_alpha.media.find import FoundClip
+from wan_alpha.media.read import RATE_TOLERANCE, count_frames, is_series, rates_differ, stated_rate
+from wan_alpha.media.stills import frame_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,8 @@ def diagnosis_of(source: Source, clip: RgbaClip | None, *, caption: str | None, 
 
 
 def read_source(source: Source, findings: list[Finding]) -> RgbaClip:
-    """The clip. A pair of different lengths is read up to the shorter one, and the difference joins FINDINGS."""
+    """The clip. What its files say joins FINDINGS; a pair of different lengths is read up to the shorter one, and that does too."""
+    findings += file_findings(source)
     lengths = _lengths(source)
     if len(set(lengths)) < 2:
         return source.read()
@@ -100,6 +104,32 @@ def read_source(source: Source, findings: list[Finding]) -> RgbaClip:
         )
     )
     return source.read(count=min(lengths))
+
+
+def file_findings(source: Source) -> list[Finding]:
+    """What names and headers of a source's files say, before its pixels are read. MediaError where they cannot be read."""
+    if not isinstance(source, FileSource) or source.found.problem:
+        return []
+    numbering = [found for path in source.found.files if is_series(path) for found in numbering_findings(frame_numbers(path))]
+    return [*numbering, *_rate_finding(source.found)]
+
+
+def _rate_finding(found: FoundClip) -> list[Finding]:
+    if found.rgb is None or found.alpha is None:
+        return []
+    colour, matte = stated_rate(found.rgb), stated_rate(found.alpha)
+    if not colour or not matte or not rates_differ(colour, matte):
+        return []
+    return [
+        Finding(
+            name="different rates",
+            severity="warning",
+            says=f"colour at {colour:.6g}, matte at {matte:.6g} frames per second; the colour's rate is kept",
+            do="check that both begin and end together; export them at one rate",
+            value=round(abs(colour - matte), 4),
+            limit=RATE_TOLERANCE,
+        )
+    ]
 
 
 def worst_first(findings: list[Finding]) -> tuple[Finding, ...]:

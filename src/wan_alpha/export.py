@@ -1,7 +1,7 @@
 """export: an RGBA clip -> files that keep its alpha, each read back and compared; a sidecar says what was written and how it came back.
 
 OUTPUT_PATH/NAME/00000.png ...   NAME_png.zip   NAME.webp   NAME.apng   NAME.mov   NAME.webm   NAME.mkv   NAME_exr/00000.exr ...
-OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json
+OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json   export_sheet.png
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
 from wan_alpha.errors import UsageError, did_you_mean
 from wan_alpha.media.atomic import remove, staging
@@ -20,22 +21,26 @@ from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
+from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
 from wan_alpha.media.read import read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import verify_video
 from wan_alpha.media.write import check_frame_folder, write_preview_mp4
-from wan_alpha.preview import checkerboard
+from wan_alpha.preview import checkerboard, write_sheet
 from wan_alpha.progress import progress
 from wan_alpha.run_record import now, write_run_record
 
-PREVIEW, PREVIEW_ENDING, SIDECAR_ENDING = "preview", "_preview.mp4", "_export.json"
+PREVIEW, SIDECAR_ENDING = "preview", "_export.json"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 BACKGROUNDS = {"black": "#000000", "white": "#ffffff"}
 
 
 def export(config: ExportConfig) -> list[Path]:
-    """Write every clip of the source in every format; returns the files and frame folders. A clip that fails leaves no file of its own."""
+    """Write every clip of the source in every format; returns the files and frame folders. A clip that fails leaves no file of its own.
+
+    The first clips are drawn on export_sheet.png besides.
+    """
     _check(config)
     found = find_clips(config.source, exclude=config.output_path)
     problem = next((clip.problem for clip in found if clip.problem is not None), None)
@@ -44,10 +49,14 @@ def export(config: ExportConfig) -> list[Path]:
     _refuse_overwriting_sources(found, config.output_path)
     started = now()
     written: list[Path] = []
+    rows: list[Row] = []
     with progress("exporting", total=len(found)) as advance:
         for source in found:
-            written += export_clip(_read(source, config), config.output_path / source.name, config=config)
+            clip = _read(source, config)
+            written += export_clip(clip, config.output_path / source.name, config=config)
+            rows += [thumbnails(clip)] if len(rows) < MAX_ROWS else []
             advance()
+    write_sheet(rows, config.output_path / EXPORT_SHEET)
     write_run_record(config.output_path, verb="export", config=config, weights={}, started=started)
     return written
 
@@ -131,7 +140,7 @@ def _check(config: ExportConfig) -> None:
 def _refuse_overwriting_sources(found: list[FoundClip], output: Path) -> None:
     endings = [text for spec in FORMATS.values() for text in spec.endings]
     for clip in found:
-        targets = {ending(output / clip.name, text).resolve() for text in endings}
+        targets = {path.resolve() for path in (output / EXPORT_SHEET, *(ending(output / clip.name, text) for text in endings))}
         for path in clip.files:
             if path.resolve() in targets:
                 raise UsageError(

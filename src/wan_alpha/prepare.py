@@ -1,4 +1,4 @@
-"""prepare: any RGBA source -> XXX_rgb.mp4 + XXX_alpha.mp4 + metadata.csv + report.json, each pair read back and compared.
+"""prepare: any RGBA source -> XXX_rgb.mp4 + XXX_alpha.mp4 + metadata.csv + report.json + a contact sheet, each pair read back and compared.
 
 A clip is read, examined (wan_alpha.findings), repaired if asked to, brought to rate, size and length, written and verified, by itself
 and in any process. Everything is made in OUTPUT_PATH.partial and moved when the last clip is done; a killed run goes on from there.
@@ -14,12 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from wan_alpha import __version__
+from wan_alpha.clip_sheet import MAX_ROWS, draw_sheet
 from wan_alpha.config import PrepareConfig
 from wan_alpha.data.conform import at_rate, at_size, fixed_windows, scene_windows
 from wan_alpha.data.sources import Source, procedural_sources
 from wan_alpha.data.work import WorkFolder, key_of, work_folder
 from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, diagnosis_from, write_tables
-from wan_alpha.diagnosis import Diagnosis, captioner_of, diagnosis_of, expected_of, join_duplicates, listed_sources, read_source
+from wan_alpha.diagnosis import (
+    Diagnosis,
+    captioner_of,
+    diagnosis_of,
+    expected_of,
+    file_findings,
+    join_duplicates,
+    listed_sources,
+    read_source,
+)
 from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError
 from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.duplicates import Signature, signature
@@ -29,6 +39,8 @@ from wan_alpha.findings.frame import scene_cuts
 from wan_alpha.findings.repair import ORDER, repair
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import FoundClip
+from wan_alpha.media.left_out import DATASET_SHEET
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import ReadBack, verify_pair
 from wan_alpha.media.write import pair_paths, write_pair
@@ -67,8 +79,9 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         report = _prepare_all(sources, config, work)
         files = [path.name for clip in report.clips for path in pair_paths(work.path / clip.video)]
         tables = write_tables(report, work.path)
+        draw_sheet([_prepared(clip, work.path) for clip in report.clips[:MAX_ROWS]], work.path / DATASET_SHEET)
         record = write_run_record(work.path, verb="prepare", config=config, weights={}, started=started)
-        work.keep_only({*files, *tables, record.name})
+        work.keep_only({*files, *tables, DATASET_SHEET, record.name})
         _publish(work.path, config.output_path)
     return report
 
@@ -172,16 +185,23 @@ def _read(source: Source, config: PrepareConfig) -> tuple[RgbaClip, list[Finding
     """The clip, with --fix repaired; what is still wrong with it; what was repaired."""
     expected = expected_of(config)
     if not config.fix:
+        files = file_findings(source)
         clip = source.read()
-        return clip, examine(clip, expected=expected), ()
-    lengths: list[Finding] = []
-    clip = read_source(source, lengths)
-    found = [*lengths, *examine(clip, expected=expected)]
+        return clip, [*files, *examine(clip, expected=expected)], ()
+    files = []
+    clip = read_source(source, files)
+    found = [*files, *examine(clip, expected=expected)]
     repairs = {finding.repair: finding for finding in found if finding.repair}
     clip = repair(clip, repairs)
     changes = tuple(f"{kind}: {repairs[kind].says}" for kind in ORDER if kind in repairs)
+    remaining = [finding for finding in files if finding.repair is None]
     # The copies have a constant rate (_pieces).
-    return clip, examine(replace(clip, times=None), expected=expected), changes
+    return clip, [*remaining, *examine(replace(clip, times=None), expected=expected)], changes
+
+
+def _prepared(clip: ClipReport, folder: Path) -> FoundClip:
+    rgb, alpha = pair_paths(folder / clip.video)
+    return FoundClip(name=clip.video, rgb=rgb, alpha=alpha)
 
 
 def _pieces(clip: RgbaClip, source: Source, config: PrepareConfig) -> Iterator[tuple[int, RgbaClip, tuple[str, ...]]]:

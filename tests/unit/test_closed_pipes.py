@@ -43,7 +43,7 @@ def test_files_are_whole_when_nobody_reads_the_report(tmp_path, source):
     code, _ = into_closed_pipe("export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp", stderr_too=True)
     assert code == BROKEN_PIPE_EXIT
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == sorted([*(f"{i}.webp" for i in range(3)), *(f"{i}_export.json" for i in range(3)), "run.json"])
+    assert written == sorted([*(f"{i}.webp" for i in range(3)), *(f"{i}_export.json" for i in range(3)), "export_sheet.png", "run.json"])
 
 
 def test_a_terminal_that_closes_under_the_progress_bar(tmp_path, source):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import pytest
 
 from faults import clean_clip, coded, premultiplied, with_alpha
 from wan_alpha import cli
-from wan_alpha.config import DoctorConfig
+from wan_alpha.config import DoctorConfig, PrepareConfig
 from wan_alpha.doctor import doctor
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.findings.examine import CHECKS
+from wan_alpha.findings.numbering import numbering_findings
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import read_pair
-from wan_alpha.media.write import write_pair, write_webp
+from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
+from wan_alpha.prepare import prepare
 
 CAPTION = "A red star. The background is transparent. Flat style. Close shot."
 
@@ -118,6 +121,47 @@ def test_a_copy_is_named_even_after_a_codec(tmp_path, star):
     assert [finding.name for finding in report.diagnoses[1].findings].count("duplicate") == 1
 
 
+def test_what_names_and_headers_say(tmp_path, star):
+    """Gaps, two counts in one folder, a matte of another rate: in doctor and in prepare, with and without repairs."""
+    few = RgbaClip(rgb=star.rgb[:8, ::2, ::2], alpha=star.alpha[:8, ::2, ::2], fps=16.0)
+    write_png_sequence(few, tmp_path / "in" / "gap")
+    for number in (3, 4):
+        (tmp_path / "in" / "gap" / f"{number:05d}.png").unlink()
+    with zipfile.ZipFile(tmp_path / "in" / "two.zip", "w") as archive:
+        for old, new in ((0, "f_1"), (1, "f_01"), (2, "f_2")):
+            archive.write(tmp_path / "in" / "gap" / f"{old:05d}.png", f"{new}.png")
+    write_pair(few, tmp_path / "in" / "pair")
+    write_pair(RgbaClip(rgb=few.rgb, alpha=few.alpha, fps=25.0), tmp_path / "other")
+    (tmp_path / "other_alpha.mp4").rename(tmp_path / "in" / "pair_alpha.mp4")
+    report = doctor(DoctorConfig(source=tmp_path / "in", output_path=tmp_path / "out", fix=True))
+    plain = prepare(PrepareConfig(source=tmp_path / "in", output_path=tmp_path / "set"))
+    for diagnoses in (report.diagnoses, report.remaining, plain.diagnoses):
+        found = {one.name: {finding.name: finding for finding in one.findings} for one in diagnoses}
+        gap, rates = found["gap"]["missing frames"], found["pair"]["different rates"]
+        assert (gap.value, gap.frame) == (2.0, 3)
+        assert gap.says.startswith("2 frames missing in a sequence of 6, number 3 first")
+        assert rates.says.startswith("colour at 16, matte at 25 frames per second")
+        assert found["two"]["mixed numbers"].says.startswith("frames are numbered 1 and 01")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names"),
+    [
+        (["1", "2", "3", "10", "11"], ["missing frames"]),
+        (["9", "10", "11"], []),
+        (["0000", "0002", "0004"], []),
+        (["998", "999", "1000"], []),
+        (["0998", "999", "1000"], ["mixed numbers"]),
+        (["0000", "0002", "0006"], ["missing frames"]),
+        (["0000"], []),
+        ([], []),
+    ],
+)
+def test_numbers_of_frames(numbers, names):
+    assert [found.name for found in numbering_findings(numbers)] == names
+
+
 def test_every_check_stands_in_the_docs():
     text = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    assert [check.name for check in CHECKS if check.name not in text] == []
+    of_files = ("different lengths", "different rates", "missing frames", "mixed numbers")
+    assert [name for name in (*(check.name for check in CHECKS), *of_files) if f"| {name} |" not in text] == []

@@ -29,8 +29,8 @@ ALL_FORMATS = tuple(name for name in (*FORMATS, "preview") if name != "exr" or f
 
 
 def names(folder):
-    """The clips' files: everything but the record of the run and the sidecars."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
+    """The clips' files: everything but the record of the run, the sidecars and the sheet."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".json" and path.name != "export_sheet.png")
 
 
 def test_one_clip_in_all_formats(tmp_path):

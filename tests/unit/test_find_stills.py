@@ -110,6 +110,45 @@ def test_opaque_pictures_and_thumbnails_are_left_out_and_named(tmp_path, caplog)
     assert "contact_sheet.png: a picture without alpha is left out; add contact_sheet_alpha.png" in caplog.text
 
 
+def test_files_of_other_kinds_are_left_out_and_counted(tmp_path, caplog):
+    clip(tmp_path / "dragon_preview.webp")
+    clip(tmp_path / "a.webp")
+    for name in ("t0.jpg", "t1.jpg", "t0.tif", "a.txt", "a_preview.mp4", "dataset_sheet.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.webp").symlink_to(tmp_path / "nowhere.webp")
+    with caplog.at_level(logging.INFO, logger="wan_alpha"):
+        assert names(tmp_path) == ["a", "dragon_preview"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"{tmp_path}: left out: broken link (1), .jpg (2), .tif (1); docs/formats.md says what is read"]
+    assert f"{tmp_path}: left out: 2 previews and contact sheets of clips, such as a_preview.mp4" in caplog.text
+
+
+@pytest.mark.parametrize("stray", ["walk/thumb.png", "walk/making_of.webp"])
+def test_numbered_frames_beside_other_files_are_named(tmp_path, caplog, stray):
+    for index in range(4):
+        picture(tmp_path / "walk" / f"{index:03d}.png", seed=index)
+    assert (names(tmp_path), caplog.text) == (["walk"], "")
+    (clip if "making" in stray else picture)(tmp_path / stray)
+    with caplog.at_level(logging.WARNING):
+        assert len(names(tmp_path)) == 5
+    assert "walk: 4 numbered frames (000.png ...) beside other files are read as stills" in caplog.text
+
+
+def test_listing_reads_no_pixels(tmp_path, monkeypatch):
+    """Frames of a folder are told from animations by their first bytes; only what may move is read."""
+    for index in range(5):
+        picture(tmp_path / "walk" / f"{index}.png", seed=index)
+        picture(tmp_path / "stills" / f"{'abcde'[index]}.webp", seed=index)
+    clip(tmp_path / "moving.webp")
+    read = []
+    monkeypatch.setattr("wan_alpha.media.animation.read_bytes", lambda path: read.append(path.name) or path.read_bytes())
+    assert names(tmp_path) == ["a", "b", "c", "d", "e", "moving", "walk"]
+    assert read == ["moving.webp"]
+    clip(tmp_path / "other" / "1.webp")
+    assert "1" in names(tmp_path)
+    assert set(read) == {"1.webp", "moving.webp"}
+
+
 def test_half_a_pair_of_stills_is_an_error_of_that_pair(tmp_path):
     picture(tmp_path / "in" / "a.png")
     picture(tmp_path / "in" / "b_alpha.png", "L")

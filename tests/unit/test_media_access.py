@@ -171,7 +171,7 @@ def test_uneven_animation_keeps_its_times(tmp_path):
 # Zips and EXR
 
 
-def test_zip_of_stills(tmp_path):
+def test_zip_of_stills(tmp_path, monkeypatch):
     rgba = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 4), dtype=np.uint8)
     write_png_sequence(RgbaClip(rgb=rgba[..., :3], alpha=rgba[..., 3], fps=16.0), tmp_path / "frames")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -181,6 +181,10 @@ def test_zip_of_stills(tmp_path):
         archive.writestr("clip/readme.txt", b"text")
     assert np.array_equal(read_rgba(tmp_path / "a.zip").rgba(), rgba)
     assert np.array_equal(read_rgba(tmp_path / "a.zip", start=1, count=1).rgba(), rgba[1:2])
+    opened = []
+    monkeypatch.setattr("zipfile.ZipFile", lambda path, real=zipfile.ZipFile: opened.append(path) or real(path))
+    read_rgba(tmp_path / "a.zip")
+    assert len(opened) == 1, "the table of an archive is read once, not for every frame"
     assert count_frames(tmp_path / "a.zip") == 3
     assert [clip.name for clip in find_clips(tmp_path)] == ["a", "frames"]
 

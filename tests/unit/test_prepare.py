@@ -79,7 +79,7 @@ def test_every_layout(tmp_path, mixed):
     assert np.array_equal(written.alpha, noise(4).alpha)
     assert np.array_equal(read_pair(out / "c_rgb.mp4", out / "c_alpha.mp4").alpha, noise(height=15, width=17).alpha)
     assert [entry.name for entry in read_manifest(out)] == [row[0] for row in rows(out)[1:]]
-    assert len(list(out.iterdir())) == 2 * 8 + 4  # and metadata.csv, metadata.jsonl, report.json, run.json
+    assert len(list(out.iterdir())) == 2 * 8 + 5  # and metadata.csv, metadata.jsonl, report.json, run.json, dataset_sheet.png
     stored = json.loads((out / "report.json").read_text())
     assert len(stored["clips"][0]["sha256"]) == 64
     assert stored["skipped"] == []
@@ -119,6 +119,7 @@ def test_again_into_the_same_folder(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "a_alpha.mp4",
         "a_rgb.mp4",
+        "dataset_sheet.png",
         "metadata.csv",
         "metadata.jsonl",
         "report.json",

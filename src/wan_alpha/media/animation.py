@@ -23,7 +23,7 @@ from wan_alpha.media.timeline import timing, uneven_times
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
 FORMATS = ("WEBP", "PNG", "GIF")
-NO_BLEND = 0b10
+NO_BLEND, WEBP_ANIMATED = 0b10, 0b10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +66,41 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
 
 def count_animation_frames(path: Path) -> int:
     """Frames as read_animation gives them, without decoding (but for GIF)."""
+    return len(_header(path)[0])
+
+
+def stated_animation_rate(path: Path) -> float | None:
+    """Frames per second as read_animation gives them; None for a still."""
+    return _header(path)[1]
+
+
+def _header(path: Path) -> tuple[list[int], float | None]:
     data = read_bytes(path)
     with image_errors(path):
         plan = _plan(path, data)
-    return len(_shown(path, plan)[0])
+    return _shown(path, plan)
 
 
-def is_animation(path: Path) -> bool | None:
-    """Whether an image file has several frames, from its header; None when it cannot be read (reading it says why)."""
+def is_animation(path: Path) -> bool:
+    """Whether an image file has several frames. A still's pixels are not read; False where a file cannot be (reading it says why)."""
     try:
-        return path.suffix.lower() in ANIMATION_SUFFIXES and count_animation_frames(path) > 1
+        return path.suffix.lower() in ANIMATION_SUFFIXES and _may_move(path) and count_animation_frames(path) > 1
     except MediaError:
-        return None
+        return False
+
+
+def _may_move(path: Path) -> bool:
+    """False for a still PNG (no acTL before IDAT) or WebP (no animation flag in VP8X), from the first bytes."""
+    with image_errors(path), path.open("rb") as file:
+        head = file.read(21)
+        if head[8:12] == b"WEBP":
+            return head[12:16] == b"VP8X" and bool(head[20] & WEBP_ANIMATED)
+        if not head.startswith(PNG_SIGNATURE):
+            return True
+        file.seek(len(PNG_SIGNATURE))
+        while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"acTL", b"IDAT"):
+            file.seek(int.from_bytes(chunk[:4], "big") + 4, 1)
+        return chunk[4:] == b"acTL"
 
 
 def _shown(path: Path, plan: Plan) -> tuple[list[int], float | None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wan_alpha.errors import DatasetError
 from wan_alpha.media.animation import is_animation
+from wan_alpha.media.left_out import OWN_ENDINGS, tell_frames_as_stills, tell_left_out
 from wan_alpha.media.read import MEDIA_SUFFIXES
 from wan_alpha.media.stills import STILL_SUFFIXES, is_opaque_still, is_sequence, natural_key, still_files
 
@@ -24,7 +25,6 @@ HALVES = ("_rgb", "_fgr", *MATTE_SUFFIXES)
 PAIR_FOLDERS = {"rgb": "alpha", "fgr": "pha"}
 # Containers that cannot hold alpha in any codec read here: alone they lack their matte.
 OPAQUE_SUFFIXES = (".mp4", ".m4v")
-PREVIEW_SUFFIX = "_preview"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     if not source.exists():
         raise DatasetError(source, got="no such file or folder", expected="a clip or a folder of clips")
     if source.is_file():
-        return [_alone(source.stem, source)]
+        return [_with_partner(source)]
     clips = [_alone(source.resolve().name, source)] if _is_frame_folder(source) else list(_scan(source, exclude and exclude.resolve()))
     if not clips:
         seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
@@ -67,14 +67,27 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
 
 
+def _with_partner(source: Path) -> FoundClip:
+    """A file as the clip that it is part of: with the other half of its pair where that lies beside it."""
+    stem = next((source.stem.removesuffix(ending) for ending in HALVES if source.stem.endswith(ending)), source.stem)
+    beside = [path for path in sorted(source.parent.iterdir()) if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()]
+    halves = [path for path in beside if path.stem in {stem + ending for ending in HALVES}]
+    named_colour = any(path.stem in (f"{stem}_rgb", f"{stem}_fgr") for path in halves)
+    clips = {source.stem: source}
+    for path in [*halves, *(path for path in beside if path.stem == stem and not named_colour)]:
+        if path.stem != source.stem:
+            _add(clips, path.stem, path)
+    paired = _pair_up(clips) if len(clips) > 1 else iter(())
+    return next((clip for clip in paired if source in clip.files), None) or _alone(source.stem, source)
+
+
 def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
     folders = [path for path in entries if path.is_dir() and path.resolve() != exclude and not path.name.endswith(".partial")]
     clips: dict[str, Path] = {}
-    files = [
-        path for path in entries if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.stem.endswith(PREVIEW_SUFFIX)
-    ]
-    stills = {path for path in files if path.suffix.lower() in STILL_SUFFIXES and is_animation(path) is not True}
+    files = [path for path in entries if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)]
+    tell_left_out(folder, [path for path in entries if path not in files and not path.is_dir()])
+    stills = {path for path in files if path.suffix.lower() in STILL_SUFFIXES and not is_animation(path)}
     for path in sorted(files, key=lambda path: path in stills):
         if path in stills and path.stem in clips and clips[path.stem] not in stills:
             log.warning("%s: a picture of the name of %s is left out as its thumbnail", path, clips[path.stem].name)
@@ -88,7 +101,9 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     frames = [path for path in others if _is_frame_folder(path)]
     for path in frames:
         _add(clips, path.name, path)
-    yield from _pair_up(clips)
+    paired = list(_pair_up(clips))
+    yield from paired
+    tell_frames_as_stills(folder, [clip.rgba for clip in paired if clip.rgba in stills])
     for path in others:
         if path not in frames:
             yield from _scan(path, exclude)
@@ -111,7 +126,7 @@ def _pair_up(clips: dict[str, Path]) -> Iterator[FoundClip]:
             if name in used or not name.endswith(suffix) or name == suffix:
                 continue
             stem = name.removesuffix(suffix)
-            mattes = [stem + s for s in MATTE_SUFFIXES if stem + s in names and stem + s != name]
+            mattes = [stem + s for s in MATTE_SUFFIXES if stem + s in names - used and stem + s != name]
             if len(mattes) > 1:
                 raise DatasetError(clips[name], got=f"{len(mattes)} mattes ({', '.join(mattes)})", expected="one", do="remove the others")
             if mattes:

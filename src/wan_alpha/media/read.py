@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 DIVIDED = ("premultiplied", "detect")
 """Conventions under which colour may be divided by alpha: that is done at all the bits that a file has, then rounded."""
+RATE_TOLERANCE = 0.01
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
 
@@ -71,7 +72,7 @@ def read_pair(
         got, expected = (f"{w}x{h}" for h, w in (alpha.shape[1:3], decoded.rgb.shape[1:3]))
         raise MediaError(alpha_path, got=got, expected=f"{expected} as {rgb_path.name}", do="export both at one size")
     _check_window(rgb_path, len(alpha), start, count)
-    if decoded.fps and matte_fps and abs(decoded.fps - matte_fps) > 0.01:
+    if decoded.fps and matte_fps and rates_differ(decoded.fps, matte_fps):
         log.warning("%s: %.3f frames per second, its matte has %.3f; the colour's rate is kept", rgb_path, decoded.fps, matte_fps)
     fps = decoded.fps or matte_fps or fps_if_unknown
     working: Bits = 16 if np.uint16 in (decoded.rgb.dtype, alpha.dtype) else 8
@@ -111,8 +112,26 @@ def count_frames(path: Path) -> int:
     """Frames of a clip, as read_rgba and read_pair count them."""
     kind = _kind(path)
     if kind == "stills":
-        return len(stills.still_series(path))
+        with stills.still_series(path) as series:
+            return len(series)
     return timeline(path).count if kind == "video" else animation.count_animation_frames(path)
+
+
+def stated_rate(path: Path) -> float | None:
+    """Frames per second that a clip's file states, from its header; None for stills."""
+    kind = _kind(path)
+    if kind == "stills":
+        return None
+    return timeline(path).fps if kind == "video" else animation.stated_animation_rate(path)
+
+
+def rates_differ(colour: float, matte: float) -> bool:
+    return abs(colour - matte) > RATE_TOLERANCE
+
+
+def is_series(path: Path) -> bool:
+    """Whether a clip is a folder or a zip of stills."""
+    return _kind(path) == "stills"
 
 
 def _decode(path: Path, *, start: int, count: int | None, bits: Bits) -> Decoded:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
 from wan_alpha.media.animation import FORMATS
 from wan_alpha.media.clip import COMMENT_TAG, RECORD_KEY, image_errors, media_errors
@@ -36,10 +35,8 @@ def _text(path: Path) -> str | None:
         with media_errors(path), open_video(path) as container:
             return {name.lower(): value for name, value in container.metadata.items()}.get(COMMENT_TAG)
     if path.is_dir() or path.suffix.lower() == ARCHIVE_SUFFIX:
-        series = still_series(path)
-        if not series:
-            raise MediaError(path, got="no images", expected="the frames of a clip")
-        return _picture_text(series[0].path, series[0].read())
+        with still_series(path) as series:
+            return _picture_text(series[0].path, series[0].read())
     return _picture_text(path, read_bytes(path))
 
 

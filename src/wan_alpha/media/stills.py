@@ -3,7 +3,8 @@
 import io
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -56,9 +57,19 @@ def is_sequence(stills: list[Path]) -> bool:
         return False
     if len(stills) == 1:
         return stills[0].stem.isdecimal()
+    return _numbers(stills) is not None
+
+
+def frame_numbers(path: Path) -> list[str]:
+    """The digits that tell the frames of a folder or zip apart, in natural order; none where no one number does."""
+    with still_series(path) as series:
+        return _numbers([still.path for still in series]) or []
+
+
+def _numbers(stills: list[Path]) -> list[str] | None:
     words = {re.sub(r"\d+", "0", path.stem) for path in stills}
-    numbers = zip(*(re.findall(r"\d+", path.stem) for path in stills))
-    return len(words) == 1 and sum(len(set(column)) > 1 for column in numbers) == 1
+    columns = [column for column in zip(*(re.findall(r"\d+", path.stem) for path in stills)) if len(set(column)) > 1]
+    return list(columns[0]) if len(words) == len(columns) == 1 else None
 
 
 def is_opaque_still(path: Path) -> bool:
@@ -72,29 +83,42 @@ def is_opaque_still(path: Path) -> bool:
         return False
 
 
-def still_series(path: Path) -> list[Still]:
-    """The stills of a folder or a zip in natural order."""
+@contextmanager
+def still_series(path: Path) -> Iterator[list[Still]]:
+    """The stills of a folder or a zip in natural order, at least one. They can be read inside the context, which holds the zip open."""
+    if not path.exists():
+        raise MediaError(path, got="no such file", expected="a folder or zip of images")
     if path.is_dir():
-        return [Still(path=file, read=partial(read_bytes, file)) for file in still_files(path)]
-    with image_errors(path), zipfile.ZipFile(path) as archive:
+        yield _some(path, [Still(path=file, read=partial(read_bytes, file)) for file in still_files(path)])
+        return
+    with image_errors(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
         entries = [entry for entry in archive.infolist() if _is_still(entry)]
-    folders = {PurePosixPath(entry.filename).parent for entry in entries}
-    if len(folders) > 1:
-        raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
-    stills = [Still(path=path / entry.filename, read=partial(_read_entry, path, entry)) for entry in entries]
-    return sorted(stills, key=lambda still: natural_key(still.path))
+        folders = {PurePosixPath(entry.filename).parent for entry in entries}
+        if len(folders) > 1:
+            raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
+        stills = [Still(path=path / entry.filename, read=partial(_read_entry, path, archive, entry)) for entry in entries]
+        yield _some(path, sorted(stills, key=lambda still: natural_key(still.path)))
+
+
+def _some(path: Path, stills: list[Still]) -> list[Still]:
+    if not stills:
+        raise MediaError(path, got="no pictures", expected=f"frames as {', '.join(STILL_SUFFIXES)}")
+    return stills
 
 
 def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
     """Frames [start, start + count) of a folder or zip of stills; at 16 bits where asked for and the first still has them."""
-    if not path.exists():
-        raise MediaError(path, got="no such file", expected="a folder or zip of images")
-    series = still_series(path)
-    if len(series) <= start:
-        raise MediaError(path, got=f"{len(series)} images", expected=f"more than {start} files of {', '.join(STILL_SUFFIXES)}")
+    with still_series(path) as series:
+        if len(series) <= start:
+            raise MediaError(path, got=f"{len(series)} images", expected=f"more than {start} files of {', '.join(STILL_SUFFIXES)}")
+        return _read_all(path, series[start : None if count is None else start + count], bits=bits)
+
+
+def _read_all(path: Path, chosen: list[Still], *, bits: Bits) -> Decoded:
     rgb: list[np.ndarray] = []
     alpha: list[np.ndarray] = []
-    chosen = series[start : None if count is None else start + count]
     for still in chosen:
         colour, matte = read_still(still, bits=bits)
         height, width = colour.shape[:2]
@@ -165,12 +189,12 @@ def _is_still(entry: zipfile.ZipInfo) -> bool:
     return not entry.is_dir() and not hidden and place.suffix.lower() in STILL_SUFFIXES
 
 
-def _read_entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
+def _read_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """One file of an archive; no more of it is unpacked than its header states, and that is bounded."""
     if entry.file_size > MAX_STILL_BYTES:
         got = f"{entry.file_size >> 20} MiB unpacked"
         raise MediaError(path / entry.filename, got=got, expected=f"a picture of at most {MAX_STILL_BYTES >> 20} MiB")
-    with image_errors(path), zipfile.ZipFile(path) as archive, archive.open(entry) as file:
+    with image_errors(path), archive.open(entry) as file:
         data = file.read(entry.file_size + 1)
     if len(data) != entry.file_size:
         raise MediaError(path / entry.filename, got=f"{len(data)} bytes", expected=f"{entry.file_size} as the archive states")

@@ -1,0 +1,42 @@
+"""What find_clips does not take for a clip, or takes for another one than was meant, in one line for each folder."""
+
+import logging
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from wan_alpha.media.stills import is_sequence
+
+log = logging.getLogger(__name__)
+
+PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET = "_preview.mp4", "dataset_sheet.png", "export_sheet.png"
+OWN_ENDINGS = (PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET)
+"""Pictures of clips that export and prepare write beside them."""
+SIDE_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".html", ".md", "")
+MIN_FRAMES = 3
+
+
+def tell_left_out(folder: Path, files: list[Path]) -> None:
+    """Files of FOLDER that are no clips: a warning with their counts, and a note of our own previews. Text is beside the point."""
+    own = [path for path in files if path.name.endswith(OWN_ENDINGS)]
+    kinds = Counter("broken link" if not path.exists() else path.suffix.lower() for path in files if path not in own)
+    told = ", ".join(f"{kind} ({count})" for kind, count in kinds.items() if kind not in SIDE_SUFFIXES)
+    if told:
+        log.warning("%s: left out: %s; docs/formats.md says what is read", folder, told)
+    if own:
+        log.info("%s: left out: %d previews and contact sheets of clips, such as %s", folder, len(own), own[0].name)
+
+
+def tell_frames_as_stills(folder: Path, stills: list[Path]) -> None:
+    """Pictures of FOLDER that are numbered like frames, and yet are clips of one frame each, because other files lie beside them."""
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for path in stills:
+        alike[re.sub(r"\d+", "0", path.name)].append(path)
+    for frames in alike.values():
+        if len(frames) >= MIN_FRAMES and is_sequence(frames):
+            log.warning(
+                "%s: %d numbered frames (%s ...) beside other files are read as stills; a clip needs a folder of its own",
+                folder,
+                len(frames),
+                frames[0].name,
+            )
