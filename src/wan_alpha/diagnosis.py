@@ -49,7 +49,14 @@ def listed_sources(config: SourceConfig, *, exclude: Path) -> list[FileSource]:
     """The clips that the settings name."""
     if config.source is None:
         raise UsageError("--source", got="nothing", expected="a folder of clips")
-    return file_sources(config.source, fps_if_unknown=config.fps, exclude=exclude, split=config.split, links=config.links)
+    return file_sources(
+        config.source,
+        fps_if_unknown=config.fps,
+        alpha_mode=config.source_alpha,
+        exclude=exclude,
+        split=config.split,
+        links=config.links,
+    )
 
 
 def expected_of(config: SourceConfig) -> Expected:

@@ -29,6 +29,12 @@ def preview(config: PreviewConfig) -> Preview:
     if config.output_path.suffix.lower() != ".png":
         raise UsageError("--output_path", got=config.output_path, expected="a name that ends in .png")
     found = find_clips(config.source)
-    drawn = draw_sheet(found[: config.max_rows], config.output_path, frames=config.frames, max_side=config.max_side)
+    drawn = draw_sheet(
+        found[: config.max_rows],
+        config.output_path,
+        frames=config.frames,
+        max_side=config.max_side,
+        alpha_mode=config.source_alpha,
+    )
     left_out = max(0, len(found) - config.max_rows)
     return Preview(pictures=(config.output_path,), rows=drawn.rows, left_out=left_out, problems=drawn.problems)

@@ -221,6 +221,26 @@ def test_exr_is_premultiplied_half_float(tmp_path, transfer):
     assert count_frames(tmp_path / "a") == 2
 
 
+@pytest.mark.parametrize("transfer", ["linear", "display"])
+def test_exr_says_what_its_colour_is_and_the_caller_may_say_otherwise(tmp_path, transfer):
+    openexr = pytest.importorskip("OpenEXR")
+    rgb, alpha = np.full((1, 8, 8, 3), (200, 120, 40), np.uint8), np.full((1, 8, 8), 51, np.uint8)
+    exr.write_exr_sequence(RgbaClip(rgb=rgb, alpha=alpha, fps=16.0), tmp_path / "a", transfer=transfer)
+    file = openexr.File(str(tmp_path / "a" / "00000.exr"))
+    header = file.header()
+    assert header["wan_alpha_mode"] == "premultiplied"
+    for path in (tmp_path / "a", tmp_path / "a" / "00000.exr"):
+        for mode in ("file", "premultiplied", "detect"):
+            assert np.abs(read_rgba(path, alpha_mode=mode).rgb.astype(int) - rgb).max() <= 1, (path, mode)
+    share = 0.2 * (rgb / 255 if transfer == "display" else exr.srgb_to_linear(rgb / 255))
+    stored = 255 * (share if transfer == "display" else exr.linear_to_srgb(share))
+    assert np.abs(read_rgba(tmp_path / "a", alpha_mode="straight").rgb - stored).max() <= 1
+    kept = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, exr.TRANSFER_ATTRIBUTE: transfer}
+    openexr.File({**kept, "wan_alpha_mode": "straight"}, file.channels()).write(str(tmp_path / "a" / "00000.exr"))
+    assert np.abs(read_rgba(tmp_path / "a").rgb - stored).max() <= 1, "the file's own word"
+    assert np.abs(read_rgba(tmp_path / "a", alpha_mode="premultiplied").rgb.astype(int) - rgb).max() <= 1
+
+
 def test_exr_data_window_lands_in_the_display_window():
     header = {"dataWindow": ((2, -1), (5, 1)), "displayWindow": ((0, 0), (3, 3))}
     placed = exr._windowed(Path("a"), np.arange(1, 13, dtype=np.float32).reshape(3, 4), header)

@@ -13,6 +13,7 @@ from wan_alpha.config.common import (
     DatasetConfig,
     Device,
     Precision,
+    ReadConfig,
     RunConfig,
 )
 from wan_alpha.config.files import LAYOUTS, ConvertConfig, InspectConfig, Layout
@@ -41,6 +42,7 @@ __all__ = [
     "Precision",
     "PrepareConfig",
     "PreviewConfig",
+    "ReadConfig",
     "RunConfig",
     "SourceConfig",
     "TrainConfig",

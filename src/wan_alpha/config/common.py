@@ -57,7 +57,15 @@ class RunConfig(VerbConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipConfig:
+class ReadConfig:
+    """How source clips are read."""
+
+    source_alpha: Literal["file", "detect", "straight", "premultiplied"] = "file"
+    """Colour of the source: what its file says (untagged: straight, EXR: premultiplied), judged by its pixels, or your word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(ReadConfig):
     """How source clips become clips of one constant rate."""
 
     variable_rate: Literal["hold", "mean"] = "hold"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wan_alpha.config.common import ClipConfig, RunConfig
+from wan_alpha.config.common import ClipConfig, ReadConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,6 @@ class ExportConfig(RunConfig, ClipConfig):
     alpha.mp4; exr: half floats (extra 'exr'); preview: opaque mp4. All are in docs/formats.md."""
     bits: Literal["auto", "8", "16"] = "auto"
     """Bits per channel in png, zip, prores, ffv1 and exr; auto: 16 where the source's alpha has more than 8."""
-    source_alpha: Literal["file", "detect", "straight", "premultiplied"] = "file"
-    """Colour of the source: what its file says (untagged: straight), judged by its pixels, or your word."""
     alpha_mode: Literal["straight", "premultiplied"] = "straight"
     """Colour of the files: premultiplied is for prores, ffv1, pair and exr (EXR always is), whose metadata and sidecar say so."""
     matte_fill: Literal["bleed", "black", "keep"] = "bleed"
@@ -40,7 +38,7 @@ class ExportConfig(RunConfig, ClipConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewConfig(RunConfig):
+class PreviewConfig(RunConfig, ReadConfig):
     """preview: a sheet of frames over checkerboard, black and white, and of alpha, as one PNG."""
 
     source: Path = Path("outputs/generated")

@@ -20,6 +20,7 @@ from wan_alpha.data.materials import CUTS_CAPTION, material_caption, render_cuts
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean
 from wan_alpha.geometry import ClipSize
+from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import read_clip
@@ -37,6 +38,7 @@ class FileSource:
     name: str
     found: FoundClip
     fps_if_unknown: float
+    alpha_mode: AlphaMode = "file"
     listed_caption: str | None = None
     listed_frames: int | None = None
 
@@ -45,7 +47,14 @@ class FileSource:
         if self.found.problem is not None:
             raise self.found.problem
         found = self.found
-        clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, fps_if_unknown=self.fps_if_unknown, count=count)
+        clip = read_clip(
+            rgba=found.rgba,
+            rgb=found.rgb,
+            alpha=found.alpha,
+            fps_if_unknown=self.fps_if_unknown,
+            count=count,
+            alpha_mode=self.alpha_mode,
+        )
         if count is None and self.listed_frames is not None and clip.num_frames != self.listed_frames:
             expected = f"{self.listed_frames} (manifest.json)"
             raise MediaError(self.origin()[0], got=f"{clip.num_frames} frames", expected=expected, do="copy the file again")
@@ -108,9 +117,17 @@ Source = FileSource | ProceduralSource
 
 
 def file_sources(
-    folder: Path, *, fps_if_unknown: float, exclude: Path | None = None, split: str | None = None, links: Links = "refuse"
+    folder: Path,
+    *,
+    fps_if_unknown: float,
+    alpha_mode: AlphaMode = "file",
+    exclude: Path | None = None,
+    split: str | None = None,
+    links: Links = "refuse",
 ) -> list[FileSource]:
     """The clips of a folder in natural order, of one SPLIT of its manifest.json if asked for. EXCLUDE is a folder to leave out.
+
+    fps_if_unknown, alpha_mode: as in read_clip.
 
     DatasetError for what find_clips refuses, for a manifest.json that names missing files or files outside the folder, and, as the
     clip's own problem, for a link that leads out of it (unless links = follow).
@@ -127,6 +144,7 @@ def file_sources(
                 name=found.name,
                 found=found if links == "follow" else _inside(found, folder),
                 fps_if_unknown=fps_if_unknown,
+                alpha_mode=alpha_mode,
                 listed_caption=caption if isinstance(caption, str) else None,
                 listed_frames=frames,
             )

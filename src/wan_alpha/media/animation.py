@@ -14,6 +14,7 @@ from PIL import Image
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
+from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.apng import deep_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
@@ -36,7 +37,7 @@ class Plan:
     """Pictures before the animation begins: an animated PNG may carry a still that is not part of it."""
 
 
-def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
+def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> Decoded:
     """Frames [start, start + count) of an animated WebP, PNG or GIF (or of a still: one frame without a rate).
 
     Encoders store a held picture once, with a longer duration; it is repeated here, so that the frame rate is constant again.
@@ -49,7 +50,7 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     if not chosen:
         raise MediaError(path, got=f"{len(order)} frames", expected=f"more than {start}")
     if len(plan.durations) == 1:
-        pictures = [read_still(Still(path=path, read=lambda: data), bits=bits)]
+        pictures = [read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)]
     else:
         with image_errors(path):
             pictures = list(_pictures(path, data, plan, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
@@ -61,7 +62,13 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     times = uneven_times(plan.durations) if len(order) == len(plan.durations) else None
     if times is not None:
         times = tuple(times[i] - times[chosen[0]] for i in chosen)
-    return Decoded(rgb=np.stack([rgb for rgb, _ in shown]), alpha=np.stack(masks) if has_alpha else None, fps=fps, times=times)
+    return Decoded(
+        rgb=np.stack([rgb for rgb, _ in shown]),
+        alpha=np.stack(masks) if has_alpha else None,
+        fps=fps,
+        times=times,
+        settled=has_alpha and path.suffix.lower() == exr.SUFFIX,
+    )
 
 
 def count_animation_frames(path: Path) -> int:

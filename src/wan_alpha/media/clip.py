@@ -18,6 +18,8 @@ from PIL import Image
 from wan_alpha.errors import MediaError
 
 Bits = Literal[8, 16]
+ALPHA_TAG = "wan_alpha_mode"
+"""Where a file says what its colour is, straight or premultiplied: a tag of a movie, a text chunk of PNG, an attribute of EXR."""
 RECORD_KEY, COMMENT_TAG = "wan_alpha", "comment"
 """Where a file keeps its clip's record: a text chunk of PNG, a tag of a movie (see record.py)."""
 Colour = UInt8[np.ndarray, "T H W 3"] | UInt16[np.ndarray, "T H W 3"]
@@ -103,6 +105,8 @@ class Decoded:
     """As in RgbaClip."""
     premultiplied: bool = False
     """What the file itself says of its colour."""
+    settled: bool = False
+    """The reader has made the colour straight, or left it as the caller says: EXR is divided in light, before its levels are made."""
 
 
 def change_bits(levels: np.ndarray, bits: Bits) -> np.ndarray:

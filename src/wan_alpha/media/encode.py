@@ -9,9 +9,8 @@ from typing import Literal
 import av
 from av.container import OutputContainer
 
-from wan_alpha.media.clip import COMMENT_TAG, RgbaClip, check_size, codec_threads, media_errors
+from wan_alpha.media.clip import ALPHA_TAG, COMMENT_TAG, RgbaClip, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import BT709, LIMITED
-from wan_alpha.media.video import ALPHA_TAG
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from wan_alpha.errors import MediaError, UsageError
+from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import Bits, RgbaClip, check_size, media_errors
+from wan_alpha.media.clip import ALPHA_TAG, Bits, RgbaClip, check_size, media_errors
 from wan_alpha.media.colour import Levels, Rgb
 
 SUFFIX = ".exr"
@@ -19,9 +20,10 @@ TRANSFER_ATTRIBUTE = "wanAlphaTransfer"
 COMMENTS_ATTRIBUTE = "comments"
 
 
-def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
+def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None]:
     """Straight sRGB and alpha of one file's bytes; light above 1 is clipped. Linear unless its header says that it is display-referred.
 
+    Colour is divided by alpha, in light, unless alpha_mode is "straight", or the header says so and alpha_mode leaves it to the file.
     Channels are R, G, B, A (or Y, A) of the first part; pixels outside of the display window are cut, missing ones are transparent.
     """
     openexr = _library()
@@ -34,10 +36,14 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Levels | No
     names = "RGB" if "R" in values else "YYY"
     if any(name not in values for name in names) or len({part.shape for part in values.values()}) > 1:
         raise MediaError(path, got=f"channels {', '.join(values)}", expected="R, G, B, A of one size", do="export the RGBA layer alone")
-    premul = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, None)
+    stored = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, None)
     transfer: Transfer = "display" if header.get(TRANSFER_ATTRIBUTE) == "display" else "linear"
     alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
-    straight = premul if alpha is None else np.where(alpha[..., None] > 0, premul / np.maximum(alpha[..., None], 1e-6), 0)
+    said = header.get(ALPHA_TAG) if alpha_mode in ("file", "detect") else alpha_mode
+    if alpha is None or said == "straight":
+        straight = stored
+    else:
+        straight = np.where(alpha[..., None] > 0, stored / np.maximum(alpha[..., None], 1e-6), 0)
     rgb = straight.clip(0, 1) if transfer == "display" else linear_to_srgb(straight.clip(0, 1))
     colour = _levels(_windowed(path, rgb, header), bits)
     return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
@@ -57,7 +63,8 @@ def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> N
     Colour under alpha 0 is not kept, as premultiplied colour cannot.
     """
     openexr = _library()
-    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, TRANSFER_ATTRIBUTE: transfer}
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+    header |= {TRANSFER_ATTRIBUTE: transfer, ALPHA_TAG: "premultiplied"}
     header |= {} if clip.record is None else {COMMENTS_ATTRIBUTE: clip.record}
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()

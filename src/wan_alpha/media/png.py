@@ -7,8 +7,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from wan_alpha.media.clip import RECORD_KEY, RgbaClip
-from wan_alpha.media.video import ALPHA_TAG
+from wan_alpha.media.clip import ALPHA_TAG, RECORD_KEY, RgbaClip
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREATEST_UINT16 = 65535

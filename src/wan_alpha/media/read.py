@@ -35,14 +35,14 @@ def read_rgba(
     8. alpha_mode: alpha_mode.as_straight. A file without alpha, a damaged one, or one that is too short for the window raises
     MediaError.
     """
-    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode in DIVIDED else bits)
+    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode in DIVIDED else bits, alpha_mode=alpha_mode)
     if decoded.alpha is None:
         raise MediaError(
             path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
         )
     _check_window(path, len(decoded.alpha), start, count)
     clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown, times=decoded.times)
-    clip = as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
+    clip = _straight(clip, path, decoded, alpha_mode=alpha_mode)
     return clip.with_bits(8) if bits == 8 else clip
 
 
@@ -63,7 +63,7 @@ def read_pair(
     divided = alpha_mode in DIVIDED or (alpha_mode == "file" and _kind(rgb_path) == "video" and video.states_premultiplied(rgb_path))
     alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=16 if divided else bits)
     depth: Bits = 16 if alpha.dtype == np.uint16 and bits == 16 else 8
-    decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth)
+    decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth, alpha_mode=alpha_mode)
     if len(decoded.rgb) != len(alpha):
         raise MediaError(
             alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length"
@@ -78,7 +78,7 @@ def read_pair(
     working: Bits = 16 if np.uint16 in (decoded.rgb.dtype, alpha.dtype) else 8
     colour, matte = change_bits(decoded.rgb, working), change_bits(alpha, working)
     clip = RgbaClip(rgb=colour, alpha=matte, fps=fps, times=decoded.times)
-    return as_straight(clip, rgb_path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied).with_bits(depth)
+    return _straight(clip, rgb_path, decoded, alpha_mode=alpha_mode).with_bits(depth)
 
 
 def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
@@ -134,12 +134,22 @@ def is_series(path: Path) -> bool:
     return _kind(path) == "stills"
 
 
-def _decode(path: Path, *, start: int, count: int | None, bits: Bits) -> Decoded:
-    readers = {"stills": stills.read_series, "video": video.read_video, "image": animation.read_animation}
-    decoded = readers[_kind(path)](path, start=start, count=count, bits=bits)
+def _decode(path: Path, *, start: int, count: int | None, bits: Bits, alpha_mode: AlphaMode = "file") -> Decoded:
+    kind = _kind(path)
+    if kind == "video":
+        decoded = video.read_video(path, start=start, count=count, bits=bits)
+    else:
+        read = stills.read_series if kind == "stills" else animation.read_animation
+        decoded = read(path, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
     if decoded.times is not None:
         log.info("%s: variable frame rate, %.3f per second on average", path, decoded.fps or 0)
     return decoded
+
+
+def _straight(clip: RgbaClip, path: Path, decoded: Decoded, *, alpha_mode: AlphaMode) -> RgbaClip:
+    if decoded.settled:
+        return clip
+    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
 
 
 def _kind(path: Path) -> str:

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
+from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
@@ -30,6 +31,10 @@ class Still:
 
     path: Path
     read: Callable[[], bytes]
+
+    @property
+    def is_exr(self) -> bool:
+        return self.path.suffix.lower() == exr.SUFFIX
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
@@ -108,19 +113,19 @@ def _some(path: Path, stills: list[Still]) -> list[Still]:
     return stills
 
 
-def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
+def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> Decoded:
     """Frames [start, start + count) of a folder or zip of stills; at 16 bits where asked for and the first still has them."""
     with still_series(path) as series:
         if len(series) <= start:
             raise MediaError(path, got=f"{len(series)} images", expected=f"more than {start} files of {', '.join(STILL_SUFFIXES)}")
-        return _read_all(path, series[start : None if count is None else start + count], bits=bits)
+        return _read_all(path, series[start : None if count is None else start + count], bits=bits, alpha_mode=alpha_mode)
 
 
-def _read_all(path: Path, chosen: list[Still], *, bits: Bits) -> Decoded:
+def _read_all(path: Path, chosen: list[Still], *, bits: Bits, alpha_mode: AlphaMode) -> Decoded:
     rgb: list[np.ndarray] = []
     alpha: list[np.ndarray] = []
     for still in chosen:
-        colour, matte = read_still(still, bits=bits)
+        colour, matte = read_still(still, bits=bits, alpha_mode=alpha_mode)
         height, width = colour.shape[:2]
         if rgb and colour.shape != rgb[0].shape:
             raise MediaError(still.path, got=f"{width}x{height}", expected=f"{rgb[0].shape[1]}x{rgb[0].shape[0]} as the frames before it")
@@ -131,14 +136,15 @@ def _read_all(path: Path, chosen: list[Still], *, bits: Bits) -> Decoded:
         depth: Bits = 8 if (rgb[0] if rgb else colour).dtype == np.uint8 else 16
         rgb.append(change_bits(colour, depth))
         alpha += [] if matte is None else [change_bits(matte, depth)]
-    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=None)
+    settled = bool(alpha) and chosen[0].is_exr
+    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=None, settled=settled)
 
 
-def read_still(still: Still, *, bits: Bits = 8) -> tuple[Rgb, Levels | None]:
-    """Straight colour and alpha of one image; alpha is None when it has none."""
+def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None]:
+    """Colour and alpha of one image; alpha is None when it has none. alpha_mode is for EXR, whose colour comes straight (exr.decode)."""
     data = still.read()
-    if still.path.suffix.lower() == exr.SUFFIX:
-        return exr.decode(still.path, data, bits=bits)
+    if still.is_exr:
+        return exr.decode(still.path, data, bits=bits, alpha_mode=alpha_mode)
     with image_errors(still.path):
         if is_16_bit_png(data):
             return read_16_bit_png(still.path, data, bits=bits)

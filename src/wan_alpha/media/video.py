@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import Bits, Decoded, Matte, check_size, codec_threads, media_errors
+from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
 from wan_alpha.media.timeline import Timeline, damaged, open_video, timeline, video_stream
 
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Packets of their own for pictures that are never shown.
 HIDDEN_FRAMES = ("vp8",)
-ALPHA_TAG = "wan_alpha_mode"
 
 
 def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
