@@ -11,7 +11,7 @@ from wan_alpha.errors import UsageError
 
 
 def choose_device(name: Device = "auto") -> torch.device:
-    """auto takes cuda, then mps, then cpu. With several processes, each takes the card of its LOCAL_RANK.
+    """auto takes cuda, then mps, then cpu. With several processes, each takes the card of its LOCAL_RANK, which becomes the current one.
 
     Raises UsageError when the device asked for is not there.
     """
@@ -20,7 +20,9 @@ def choose_device(name: Device = "auto") -> torch.device:
     if not present[chosen]:
         raise UsageError(f"--device {chosen}", got="a machine without it", expected=_listed(present), do="use --device auto")
     if chosen == "cuda" and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())  # as accelerate counts them
+        torch.cuda.set_device(device)  # before anything is loaded: pinned memory and kernels of libraries belong to the current card
+        return device
     return torch.device(chosen)
 
 
@@ -30,7 +32,7 @@ def frozen_dtype(precision: Precision = "auto", *, device: torch.device) -> torc
     Trainable weights are float32 always: AdamW in bfloat16 cannot move DoRA magnitudes.
     """
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 

@@ -89,7 +89,7 @@ def encode_draw(
     """Normalised latents of a clip on the draw's background colour, and the Gaussian ellipse of its matte; float32 on the CPU."""
     rgb, alpha = sample.rgb[None].to(device), sample.alpha[None].to(device)
     latents = encode_clip(rgba_vae, rgb, alpha, colour=_colour(draw, seed=seed).to(device), hard_threshold=hard_threshold)
-    return latents[0].float().cpu(), gaussian_ellipse(alpha)[0].cpu()
+    return latents[0].float().cpu(), gaussian_ellipse(sample.alpha[None])[0]  # on the CPU, as everywhere: rounding decides its steps
 
 
 def _colour(draw: int, *, seed: int) -> Float[Tensor, "1 3"]:

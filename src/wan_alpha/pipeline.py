@@ -101,7 +101,7 @@ def _noise(conditions: Conditions, *, channels: int, noise_shift: float) -> Floa
         return noise
     if conditions.gaussian is None:
         raise UsageError("noise_shift", got=noise_shift, expected="an ellipse beside it", do="give --ellipse_centre and --ellipse_axes")
-    return shift_noise(noise, conditions.gaussian, mu=noise_shift)
+    return shift_noise(noise, conditions.gaussian.to(noise), mu=noise_shift)
 
 
 def _velocity(transformer: WanTransformer3DModel, conditions: Conditions, *, scale: float) -> Velocity:

@@ -13,7 +13,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
     def has(*kinds: str) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: "bf16" in kinds)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or "bf16" in kinds)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
         monkeypatch.delenv("LOCAL_RANK", raising=False)
 
@@ -35,8 +35,12 @@ def test_an_absent_device_is_a_clear_error(machine) -> None:
 
 def test_each_process_takes_its_own_card(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("cuda")
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert choose_device("auto") == torch.device("cuda", 3)
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for rank, card in (("3", 3), ("5", 1)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert choose_device("auto") == torch.device("cuda", card) == current.pop()
     assert choose_device("cpu") == torch.device("cpu")
 
 
