@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from wan_alpha import config
+from wan_alpha.errors import UsageError
 
 SOURCE = "\n".join(path.read_text() for path in sorted(Path(str(config.__file__)).parent.glob("*.py")))
 CONFIGS = [value for value in vars(config).values() if dataclasses.is_dataclass(value)]
@@ -36,6 +37,13 @@ def test_every_config_is_complete_frozen_and_keyword_only(kind: type) -> None:
     with pytest.raises(TypeError):
         kind(None)
     assert dataclasses.replace(made) == made
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), float("-inf")])
+def test_numbers_are_finite(number: float) -> None:
+    for made in (lambda: config.PrepareConfig(fps=number), lambda: config.ExportConfig(fps=number)):
+        with pytest.raises(UsageError, match=r"--fps: got .*, expected a finite number"):
+            made()
 
 
 def test_importing_the_configs_and_recipes_needs_no_torch() -> None:

@@ -145,6 +145,16 @@ def test_settings_that_cannot_work(tmp_path, settings, message):
         export(ExportConfig(source=tmp_path, output_path=tmp_path / "out", **settings))
 
 
+def test_rates_that_a_format_cannot_state(tmp_path, monkeypatch):
+    with pytest.raises(MediaError, match="WebP: got 2000 frames per second, expected at most 1000"):
+        write_format(replace(ladder(), fps=2000.0), tmp_path / "a", name="webp", options=WriteOptions())
+    monkeypatch.setattr("wan_alpha.media.write.frame_durations_ms", lambda num_frames, *, fps: [0] * num_frames)
+    assert write_format(ladder(frames=1), tmp_path / "still", name="webp", options=WriteOptions()).alpha_max_error == 0
+    monkeypatch.setattr("wan_alpha.media.formats.read_rgba", lambda path, *, fps_if_unknown, bits: replace(ladder(), fps=fps_if_unknown))
+    with pytest.raises(MediaError, match=r"0\.000 frames per second after writing, expected 16"):
+        write_format(ladder(), tmp_path / "b", name="apng", options=WriteOptions())
+
+
 def test_bleeding_continues_edges_and_leaves_visible_pixels():
     clip = ladder(frames=1, height=24)
     y, x = np.mgrid[0:24, 0:256]

@@ -1,6 +1,7 @@
 """What several stages share: device and seed, the base model, the dataset, and bounds on numbers."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +35,14 @@ AT_LEAST: dict[str, float] = {
 
 @dataclass(frozen=True, kw_only=True)
 class VerbConfig:
-    """What every verb's configuration is: numbers within their bounds."""
+    """What every verb's configuration is: finite numbers, within their bounds."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise UsageError(f"--{field.name}", got=value, expected="a finite number")
         for name, least in AT_LEAST.items():
             value = getattr(self, name, None)
             if value is not None and not value >= least:

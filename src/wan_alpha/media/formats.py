@@ -38,12 +38,20 @@ class Format:
     lossless: bool = False
     """Visible colour too comes back exactly."""
     alpha_modes: tuple[str, ...] = ("straight",)
+    timed: bool = True
+    """Its files state a rate, which must come back where there are frames to time."""
 
 
 BOTH = ("straight", "premultiplied")
 FORMATS: dict[str, Format] = {
-    "png": Format(endings=("",), write=lambda clip, stem, _: write_png_sequence(clip, stem), bits=16, lossless=True),
-    "zip": Format(endings=("_png.zip",), write=lambda clip, stem, _: write_png_zip(clip, ending(stem, "_png.zip")), bits=16, lossless=True),
+    "png": Format(endings=("",), write=lambda clip, stem, _: write_png_sequence(clip, stem), bits=16, lossless=True, timed=False),
+    "zip": Format(
+        endings=("_png.zip",),
+        write=lambda clip, stem, _: write_png_zip(clip, ending(stem, "_png.zip")),
+        bits=16,
+        lossless=True,
+        timed=False,
+    ),
     "webp": Format(endings=(".webp",), write=lambda clip, stem, o: write_webp(clip, ending(stem, ".webp"), quality=o.webp_quality)),
     "apng": Format(endings=(".apng",), write=lambda clip, stem, _: write_apng(clip, ending(stem, ".apng")), bits=16, lossless=True),
     "prores": Format(
@@ -71,6 +79,7 @@ FORMATS: dict[str, Format] = {
         write=lambda clip, stem, o: exr.write_exr_sequence(clip, ending(stem, "_exr"), transfer=o.exr_transfer),
         bits=16,
         alpha_bound=17,  # a half float has 11 bits below 1
+        timed=False,
         alpha_modes=BOTH,  # always premultiplied; the writer does it in linear light
     ),
 }
@@ -101,7 +110,9 @@ def write_format(clip: RgbaClip, stem: Path, *, name: str, options: WriteOptions
     spec.write(premultiplied(flat) if premul else flat, stem, options)
     paths = [ending(stem, text) for text in spec.endings]
     read = read_rgba if len(paths) == 1 else read_pair
-    got = read(*paths, fps_if_unknown=clip.fps, bits=flat.bits)
+    # A file that should state a rate and does not comes back with none.
+    stated = spec.timed and clip.num_frames > 1
+    got = read(*paths, fps_if_unknown=0.0 if stated else clip.fps, bits=flat.bits)
     lossless = (spec.lossless and not premul) or (name == "webp" and options.webp_quality is None)
     bound = spec.alpha_bound if flat.bits == 16 else 0
     error: ReadBack = compare(paths[-1], got.with_bits(flat.bits), flat, alpha_bound=bound, lossless_colour="exact" if lossless else "any")

@@ -86,6 +86,9 @@ def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
             "WebP", got=f"{clip.width}x{clip.height}", expected=f"sides up to {WEBP_MAX_SIDE}", do="leave webp out of --formats"
         )
     durations = frame_durations_ms(clip.num_frames, fps=clip.fps)
+    if clip.num_frames > 1 and min(durations) < 1:
+        expected = "at most 1000, for WebP counts whole milliseconds"
+        raise MediaError("WebP", got=f"{clip.fps:g} frames per second", expected=expected, do="use a lower rate, or --formats apng")
     size = _uint24(clip.width - 1) + _uint24(clip.height - 1)
     exif = [] if clip.record is None else [_chunk(b"EXIF", _exif(clip.record))]
     animation_and_alpha, has_exif = 0b0001_0010, 0b1000 if exif else 0
