@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene
+from wan_alpha.export import over_background
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.formats import FORMATS, WriteOptions, write_format
+from wan_alpha.media.video import read_video
+from wan_alpha.media.write import write_preview_mp4
 
 
 def main() -> None:
@@ -19,21 +22,52 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=9)
     args = parser.parse_args()
     colour, alpha = render_subject(sample_transparent_scene(0), num_frames=args.frames, height=args.size, width=args.size)
-    rows = []
     print("| format | bits | alpha max error | colour max / mean error, of 255 | KiB a frame |\n|---|---|---|---|---|")
+    rows = []
     for bits in (8, 16):
         top = (1 << bits) - 1
         rgb, matte = (np.rint(np.clip(part, 0, 1) * top).astype(f"u{bits // 8}") for part in (colour, alpha))
         clip = fill_hidden(RgbaClip(rgb=rgb, alpha=matte, fps=16.0), "bleed")
-        for name in [name for name, spec in FORMATS.items() if spec.bits >= bits]:
-            with tempfile.TemporaryDirectory() as folder:
-                written = write_format(clip, Path(folder) / "a", name=name, options=WriteOptions())
-                size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-            worst, mean = (error * 255 / top for error in (written.rgb_max_error, written.rgb_mean_error))
-            kib = size / 1024 / args.frames
-            print(f"| {name} | {bits} | {written.alpha_max_error} of {top} | {worst:.3g} / {mean:.3f} | {kib:.1f} |", flush=True)
-            rows.append({"format": name, "bits": bits, "alpha_max_error": written.alpha_max_error, "kib": round(kib, 1)})
+        for name, options in variants(bits):
+            rows.append(round_trip(clip, name=name, options=options))
+        rows += [preview_round_trip(clip)] if bits == 8 else []
     print(json.dumps(rows))
+
+
+def variants(bits: int) -> list[tuple[str, WriteOptions]]:
+    """Every format as it is by default; WebP with lossy colour; what can be premultiplied besides."""
+    able = {name: spec for name, spec in FORMATS.items() if spec.bits >= bits}
+    straight = [(name, WriteOptions()) for name in able]
+    lossy = [("webp", WriteOptions(webp_quality=quality)) for quality in (90, 50)] if bits == 8 else []
+    both = [name for name, spec in able.items() if "premultiplied" in spec.alpha_modes and name != "exr"]  # EXR always is
+    return straight + lossy + [(name, WriteOptions(alpha_mode="premultiplied")) for name in both]
+
+
+def round_trip(clip: RgbaClip, *, name: str, options: WriteOptions) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_format(clip, Path(folder) / "a", name=name, options=options)
+        kib = _kib(Path(folder), clip)
+    quality = "" if options.webp_quality is None else f", quality {options.webp_quality}"
+    label = name + quality + (", premultiplied" if options.alpha_mode == "premultiplied" else "")
+    worst, mean = (error * 255 / clip.top for error in (written.rgb_max_error, written.rgb_mean_error))
+    print(f"| {label} | {clip.bits} | {written.alpha_max_error} of {clip.top} | {worst:.3g} / {mean:.3f} | {kib:.1f} |", flush=True)
+    return {"format": label, "bits": clip.bits, "alpha_max_error": written.alpha_max_error, "kib": round(kib, 1)}
+
+
+def preview_round_trip(clip: RgbaClip) -> dict[str, object]:
+    """The opaque preview has no alpha; its colour is compared with the composite over the checkerboard, every pixel."""
+    shown = over_background(clip, "checkerboard")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.mp4"
+        write_preview_mp4(shown, path, fps=clip.fps)
+        error = np.abs(read_video(path).rgb.astype(int) - shown)
+        kib = _kib(Path(folder), clip)
+    print(f"| preview | 8 | none | {error.max()} / {error.mean():.3f} | {kib:.1f} |", flush=True)
+    return {"format": "preview", "bits": 8, "kib": round(kib, 1)}
+
+
+def _kib(folder: Path, clip: RgbaClip) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1024 / clip.num_frames
 
 
 if __name__ == "__main__":
