@@ -46,6 +46,13 @@ def test_numbers_are_finite(number: float) -> None:
             made()
 
 
+def test_frame_rates_are_within_reason() -> None:
+    """1e9 would make more frames than memory holds, 1e-5 is no rate that a container can state."""
+    for number, bound in ((1e9, "at most 10000"), (1e-5, "at least 0.01")):
+        with pytest.raises(UsageError, match=f"--fps: got .*, expected {bound}"):
+            config.PrepareConfig(fps=number)
+
+
 def test_importing_the_configs_and_recipes_needs_no_torch() -> None:
     modules = "wan_alpha.config, wan_alpha.geometry, wan_alpha.recipes, wan_alpha.run_record"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

@@ -21,7 +21,8 @@ AT_LEAST: dict[str, float] = {
     "caption_timeout_s": 1e-12,
     **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
-    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift", "fps"), 1e-12),
+    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), 1e-12),
+    "fps": 0.01,
     "rank": 1,
     "max_residual": 0.0,
     "max_shard_gib": 1e-12,
@@ -31,6 +32,8 @@ AT_LEAST: dict[str, float] = {
     "webp_quality": 0,
 }
 """Smallest value of settings that a number can make meaningless; None is always allowed where the type allows it."""
+AT_MOST: dict[str, float] = {"fps": 10_000.0}
+"""Largest value of settings that would make more frames than a machine holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,10 @@ class VerbConfig:
             if value is not None and not value >= least:
                 bound = "above 0" if least == 1e-12 else f"at least {least:g}"
                 raise UsageError(f"--{name}", got=value, expected=bound)
+        for name, most in AT_MOST.items():
+            value = getattr(self, name, None)
+            if value is not None and not value <= most:
+                raise UsageError(f"--{name}", got=value, expected=f"at most {most:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
