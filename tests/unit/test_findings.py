@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from faults import FAULTS, Fault, clean_clip, coded, flickering, material_clip, shifted, with_alpha
 from faults import boiling as boil
@@ -13,6 +14,7 @@ from wan_alpha.findings.colour import edge_pull, proportional_share
 from wan_alpha.findings.colour_line import edge_shift
 from wan_alpha.findings.duplicates import duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
+from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.frame import held_share, scene_cuts
 from wan_alpha.findings.motion import _steady_flicker, boiling, flicker
 from wan_alpha.findings.repair import bleed, denoise, repair, stretch, unpremultiply
@@ -183,6 +185,14 @@ def test_coding_again_costs_less_on_the_grid_of_the_first_time():
     assert loss_on_grid(spoilt) < 0.6
     assert loss_on_grid(spoilt[:, 2:, 2:]) > 0.96
     assert loss_on_grid(np.zeros_like(drawn)) == 1
+
+
+def test_filters_are_those_of_pillow():
+    values = np.random.default_rng(0).integers(0, 256, (2, 9, 12), dtype=np.uint8)
+    for ours, kind in ((largest, ImageFilter.MaxFilter), (smallest, ImageFilter.MinFilter), (median, ImageFilter.MedianFilter)):
+        expected = [np.asarray(Image.fromarray(frame).filter(kind(3))) for frame in values]
+        assert np.array_equal(ours(values), expected)
+    assert np.array_equal(largest(values[:1], size=5)[0], np.asarray(Image.fromarray(values[0]).filter(ImageFilter.MaxFilter(5))))
 
 
 def test_what_is_coded_again_is_where_the_matte_is_rough():
