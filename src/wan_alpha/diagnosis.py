@@ -79,7 +79,7 @@ def diagnose(source: Source, *, expected: Expected, captioner: Captioner | None 
     except (MediaError, DatasetError) as error:
         findings.append(unreadable("unreadable file", error))
     try:
-        caption = source.caption(captioner)
+        caption = source.caption(captioner if clip else None)
         findings += caption_findings(caption)
     except DatasetError as error:
         findings.append(unreadable("unreadable caption", error))

@@ -21,7 +21,7 @@ class WanAlphaError(Exception):
     def __init__(self, what: object, *, got: object = None, expected: object = None, do: str = "") -> None:
         details = [f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None]
         message = str(what) + (": " + ", ".join(details) if details else "")
-        super().__init__(" ".join((message + (f"; {do}" if do else "")).split()))
+        super().__init__(printable(" ".join((message + (f"; {do}" if do else "")).split())))
 
 
 class UsageError(WanAlphaError):
@@ -42,6 +42,18 @@ class CheckpointError(WanAlphaError):
 
 class CacheError(WanAlphaError):
     pass
+
+
+def printable(text: str) -> str:
+    r"""Text that UTF-8 can hold: bytes of a file name that are not UTF-8 are shown as they are.
+
+    >>> printable("L\udcf6we.webp")
+    'L\\xf6we.webp'
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character that is no byte of a name
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -1,6 +1,5 @@
 """Captions of source clips: written beside them, or asked of the user's own captioner."""
 
-import json
 import logging
 import os
 import shlex
@@ -9,8 +8,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media.find import FoundClip
+from wan_alpha.media.stills import text_beside
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,20 @@ def read_caption(found: FoundClip, listed: str | None) -> str | None:
 
     DatasetError names the file that is not UTF-8 or not JSON.
     """
-    if found.caption is not None:
-        return _text(found.caption)
-    path = next((path for path in _json_candidates(found) if path.is_file()), None)
+    path = caption_file(found)
     if path is None:
         return listed
-    try:
-        values = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DatasetError(path, got=f"broken JSON ({error.msg})", expected='{"caption": "..."}', do="repair or remove the file") from error
+    if path == found.caption:
+        return read_text(path)
+    values = parse_json(read_text(path), where=path, expected='{"caption": "..."}', do="repair or remove the file")
     return next((values[key] for key in CAPTION_KEYS if isinstance(values, dict) and isinstance(values.get(key), str)), listed)
+
+
+def caption_file(found: FoundClip) -> Path | None:
+    """The clip's .txt, else XXX.json where that would stand: by the clip's name, and by its colour file's own."""
+    path = found.files[0]
+    stems = (found.name, path.stem if path.is_file() else path.name)
+    return found.caption or next((text for stem in stems if (text := text_beside(path.parent, stem, ".json"))), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +102,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.communicate()
 
 
-def _json_candidates(found: FoundClip) -> list[Path]:
-    """XXX.json where XXX.txt would stand: by the clip's name, and by its colour file's own."""
-    path = found.files[0]
-    return [path.parent / f"{found.name}.json", path.parent / f"{path.stem if path.is_file() else path.name}.json"]
-
-
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text that people write, such as a caption. DatasetError when it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(path, got=type(error).__name__, expected="a caption in UTF-8", do="save it as UTF-8 text") from error
+        raise DatasetError(path, got=type(error).__name__, expected="text in UTF-8", do="save it as UTF-8 text") from error

@@ -7,15 +7,15 @@ JSONL                          {"rgba": file, "prompt": ...} or {"rgb": file, "a
 
 import csv
 import io
-import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
 
-from wan_alpha.errors import DatasetError, WanAlphaError, did_you_mean
+from wan_alpha.data.user_json import json_object
+from wan_alpha.errors import DatasetError, did_you_mean, printable
 from wan_alpha.media.atomic import beside
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,10 @@ IGNORED_COLUMNS = ("frame_height", "frame_width")
 COLOUR, MATTE = "_rgb", "_alpha"
 
 Row = dict[str, str]
+
+
+class AnotherTable(DatasetError):
+    """A table without rows, or whose columns are not those of clips and prompts: another program's, perhaps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video
         )
     rows = _read_rows(table)
     if not rows:
-        raise DatasetError(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
+        raise AnotherTable(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
     ignored = [name for name in IGNORED_COLUMNS if name in rows[0][1]]
     if ignored:
         log.info("%s: %s ignored; sizes come from the files", table, " and ".join(ignored))
@@ -94,24 +98,13 @@ def _read_rows(table: Path) -> list[tuple[int, Row]]:
     for line, row in rows:
         if None in row or None in row.values():
             columns = ", ".join(reader.fieldnames or [])
-            raise DatasetError(
+            raise (DatasetError if "prompt" in (reader.fieldnames or []) else AnotherTable)(
                 f"{table}, line {line}",
                 got="more or fewer cells than columns",
                 expected=columns,
                 do="put quotes around prompts with commas",
             )
     return rows
-
-
-def json_object(text: str, *, where: str, error: type[WanAlphaError] = DatasetError) -> dict[str, Any]:
-    """One line of a JSONL file; ERROR, which names WHERE, for anything but an object."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise error(where, got=f"broken JSON ({problem.msg})", expected="one JSON object per line") from problem
-    if not isinstance(found, dict):
-        raise error(where, got=type(found).__name__, expected="one JSON object per line")
-    return found
 
 
 def _json_row(table: Path, line: int, text: str) -> Row:
@@ -162,34 +155,47 @@ def _named(base: Path, where: str, column: str, value: str, prompt: str) -> Clip
             )
     if path.exists():
         return ClipEntry(name=_stem(value), prompt=prompt, rgba=path)
-    raise DatasetError(
-        where,
-        got=f"{column} = {value!r}, which is not in {base}",
-        expected=f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file",
-        do="check --dataset_base_path",
-    )
+    either = f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file"
+    raise not_there(base, where, column, value, expected=either, do="check --dataset_base_path")
 
 
 def _file(base: Path, where: str, column: str, value: str) -> Path:
     path = _inside(base, where, column, value)
     if not path.exists():
-        raise DatasetError(
-            where, got=f"{column} = {value!r}, which is not in {base}", expected="an existing file", do="check --dataset_base_path"
-        )
+        raise not_there(base, where, column, value, expected="an existing file", do="check --dataset_base_path")
     return path
+
+
+def path_in(base: Path, where: str, column: str, value: str) -> Path:
+    """BASE / VALUE, whatever links it passes. DatasetError for an empty name, one that no file can have, one that leaves BASE."""
+    if not value.strip():
+        raise DatasetError(where, got=f"an empty {column}", expected="the name of a clip")
+    if "\0" in value or printable(value) != value:
+        raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
+    if Path(value).is_absolute() or os.path.normpath(value).split(os.sep)[0] == "..":
+        raise _leaves(base, where, f"{column} = {value!r}")
+    return base / value
+
+
+def not_there(base: Path, where: str, column: str, value: str, *, expected: str, do: str) -> DatasetError:
+    """What to say of a file that a table names and BASE lacks; of a path as Windows writes it, how to write it here."""
+    windows = PureWindowsPath(value)
+    if windows.drive:
+        return _leaves(base, where, f"{column} = {value!r}, a Windows path with a drive")
+    if "\\" in value:
+        return DatasetError(where, got=f"{column} = {value!r}, a Windows path", expected="slashes", do=f"write {windows.as_posix()}")
+    return DatasetError(where, got=f"{column} = {value!r}, which is not in {base}", expected=expected, do=do)
 
 
 def _inside(base: Path, where: str, column: str, value: str) -> Path:
-    if not value.strip():
-        raise DatasetError(where, got=f"an empty {column}", expected="the name of a clip")
-    if "\0" in value:
-        raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
-    path = base / value
+    path = path_in(base, where, column, value)
     if not path.resolve().is_relative_to(base.resolve()):
-        raise DatasetError(
-            where, got=f"{column} = {value!r}, which leaves {base}", expected="a path inside the dataset's folder", do="move the file there"
-        )
+        raise _leaves(base, where, f"{column} = {value!r}")
     return path
+
+
+def _leaves(base: Path, where: str, what: str) -> DatasetError:
+    return DatasetError(where, got=f"{what}, which leaves {base}", expected="a path inside the dataset's folder", do="move the file there")
 
 
 def _stem(value: str) -> str:
@@ -198,10 +204,10 @@ def _stem(value: str) -> str:
     return name.removesuffix(Path(value).suffix if Path(value).suffix[1:].isalnum() else "").removesuffix(COLOUR)
 
 
-def _missing_column(where: str, row: Row, column: str) -> DatasetError:
+def _missing_column(where: str, row: Row, column: str) -> AnotherTable:
     found = [name for name in row if name]
     hint = did_you_mean(column, found).split("known:")[0].strip()
-    return DatasetError(
+    return AnotherTable(
         where,
         got=f"columns {', '.join(found)}",
         expected=f"a column {column!r}",

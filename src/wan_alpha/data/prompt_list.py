@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan_alpha.data.manifest import json_object
+from wan_alpha.data.user_json import json_object
 from wan_alpha.errors import UsageError, did_you_mean
 
 COLUMNS = ("prompt", "seed", "negative_prompt")

@@ -5,28 +5,30 @@ or .jsonl), else a captioner command, else the words of the file's name.
 """
 
 import hashlib
-import json
 import logging
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from wan_alpha.data.captions import Captioner, read_caption
-from wan_alpha.data.manifest import DEFAULT_TABLES, read_manifest
+from wan_alpha.data.captions import Captioner, caption_file, read_caption, read_text
+from wan_alpha.data.manifest import DEFAULT_TABLES, AnotherTable, not_there, path_in, read_manifest
 from wan_alpha.data.materials import CUTS_CAPTION, material_caption, render_cuts, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
-from wan_alpha.errors import DatasetError, MediaError, did_you_mean
+from wan_alpha.data.user_json import parse_json
+from wan_alpha.errors import DatasetError, MediaError, did_you_mean, printable
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.alpha_mode import AlphaMode
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.clip import RgbaClip, media_errors
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import read_clip
 
 log = logging.getLogger(__name__)
 
+LISTING = "manifest.json"
 Links = Literal["refuse", "follow"]
 ProceduralKind = Literal["shapes", "materials", "cuts"]
 
@@ -67,7 +69,7 @@ class FileSource:
         return " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
 
     def origin(self) -> tuple[str, ...]:
-        return tuple(str(path) for path in self.found.files)
+        return tuple(printable(str(path)) for path in self.found.files)
 
     def digest(self) -> str:
         """SHA-256 of the files' bytes, in order; of a folder, file by file in order of their names."""
@@ -75,7 +77,7 @@ class FileSource:
             raise self.found.problem
         digest = hashlib.sha256()
         for file in _files(self.found.files):
-            with file.open("rb") as stream:
+            with media_errors(file), file.open("rb") as stream:
                 for block in iter(lambda: stream.read(1 << 20), b""):
                     digest.update(block)
         return digest.hexdigest()
@@ -129,13 +131,13 @@ def file_sources(
 
     fps_if_unknown, alpha_mode: as in read_clip.
 
-    DatasetError for what find_clips refuses, for a manifest.json that names missing files or files outside the folder, and, as the
-    clip's own problem, for a link that leads out of it (unless links = follow).
+    DatasetError for what find_clips refuses, for a manifest.json or a table that names missing files or files outside the folder, for
+    one that is a link out of it, and, as the clip's own problem, for such a link among its files or its caption (unless links = follow).
     """
-    listed = _read_listing(folder)
+    listed = _read_listing(folder, links)
     sources = []
     for found in find_clips(folder, exclude=exclude):
-        entry = next((listed[path.resolve()] for path in found.files if path.resolve() in listed), None)
+        entry = next((listed[_real(path)] for path in found.files if _real(path) in listed), None)
         if split is not None and (entry is None or entry.get("split") != split):
             continue
         caption, frames = (entry.get("caption"), entry.get("frames")) if entry else (None, None)
@@ -145,7 +147,7 @@ def file_sources(
                 found=found if links == "follow" else _inside(found, folder),
                 fps_if_unknown=fps_if_unknown,
                 alpha_mode=alpha_mode,
-                listed_caption=caption if isinstance(caption, str) else None,
+                listed_caption=caption,
                 listed_frames=frames,
             )
         )
@@ -162,50 +164,72 @@ def procedural_sources(count: int, *, kind: ProceduralKind, seed: int, size: Cli
 
 
 def _inside(found: FoundClip, folder: Path) -> FoundClip:
-    """The clip, or the same with a problem when one of its files is a link out of the folder."""
-    home = (folder if folder.is_dir() else folder.parent).resolve()
-    linked = next((path for path in _files(found.files) if not path.resolve().is_relative_to(home)), None)
-    if linked is None or found.problem is not None:
+    """The clip, or the same with a problem when one of its files, or its caption, is a link out of the folder."""
+    if found.problem is not None:
         return found
-    got = f"a link to {linked.resolve()}"
-    problem = DatasetError(linked, got=got, expected=f"a file inside {folder}", do="copy the file there, or say --links follow")
-    return FoundClip(name=found.name, rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, caption=found.caption, problem=problem)
+    home = _real(folder if folder.is_dir() else folder.parent)
+    linked = next((path for path in _files(found.files) if not _real(path).is_relative_to(home)), None)
+    caption = caption_file(found)  # that of FOLDER itself lies beside it
+    if linked is None and caption is not None and not any(_real(caption).is_relative_to(place) for place in (home, _real(caption.parent))):
+        linked = caption
+    return found if linked is None else replace(found, problem=_link_out(linked, folder))
 
 
-def _read_listing(folder: Path) -> dict[Path, dict]:
-    """manifest.json of a source folder, a list of {file, caption, frames, split}, by resolved path; else its table; none is fine."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return _read_table(folder)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(path, got=f"{type(error).__name__} ({error})", expected="JSON", do="repair or remove the file") from error
-    if not (isinstance(entries, list) and all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries)):
-        raise DatasetError(
-            path, got="another structure", expected='a list of {"file": ..., "caption": ..., "split": ...}', do="repair or remove the file"
-        )
-    for entry in entries:
-        lexical = Path(entry["file"])
-        if lexical.is_absolute() or ".." in lexical.parts:
-            raise DatasetError(path, got=f"{entry['file']}, which leaves {folder}", expected="files inside it", do="move the file there")
-    listed = {(folder / entry["file"]).resolve(): entry for entry in entries}
-    missing = next((entry["file"] for file, entry in listed.items() if not file.exists()), None)
-    if missing is not None:
-        raise DatasetError(path, got=f"{missing}, which is not there", expected="existing files", do="copy the file or remove its entry")
+def _link_out(path: Path, folder: Path) -> DatasetError:
+    do = "copy the file there, or say --links follow"
+    return DatasetError(path, got=f"a link to {_real(path)}", expected=f"a file inside {folder}", do=do)
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; a link to itself leads nowhere, and is no error yet."""
+    return Path(os.path.realpath(path))
+
+
+def _read_listing(folder: Path, links: Links) -> dict[Path, dict]:
+    """manifest.json of a source folder, a list of {file, caption, frames, split}, by resolved path; else its table; none is fine.
+
+    A file of that name from another program is told and left alone: it names no clips.
+    """
+    tables = [path for path in (folder / name for name in (LISTING, *DEFAULT_TABLES)) if path.is_file()]
+    linked = next((path for path in tables if not _real(path).is_relative_to(_real(folder))), None)
+    if linked is not None and links == "refuse":
+        raise _link_out(linked, folder)
+    path = folder / LISTING
+    if path not in tables:
+        return _read_table(folder) if tables else {}
+    entries = parse_json(read_text(path), where=path, expected="JSON", do="repair or remove the file")
+    if not (isinstance(entries, list) and any(isinstance(entry, dict) and "file" in entry for entry in entries)):
+        log.warning('%s: another program\'s: not a list of {"file": ..., "caption": ..., "split": ...}', path)
+        return _read_table(folder) if len(tables) > 1 else {}
+    listed = {}
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, entry {number}"
+        _check_entry(where, entry)
+        file = path_in(folder, where, "file", entry["file"])
+        if not file.exists():
+            raise not_there(folder, where, "file", entry["file"], expected="an existing file", do="copy the file or remove its entry")
+        listed[_real(file)] = entry
     return listed
 
 
+def _check_entry(where: str, entry: object) -> None:
+    wanted = {"file": (str,), "caption": (str, type(None)), "frames": (int, float, type(None))}
+    if not isinstance(entry, dict):
+        raise DatasetError(where, got=type(entry).__name__, expected='{"file": ..., "caption": ..., "split": ...}')
+    for name, types in wanted.items():
+        if not isinstance(entry.get(name), types):
+            expected = "a number, without quotes" if name == "frames" else "text in quotes"
+            raise DatasetError(where, got=f"{name} = {entry.get(name)!r}", expected=expected)
+
+
 def _read_table(folder: Path) -> dict[Path, dict]:
-    """Prompts of a dataset's table, where the folder has one. A table of another kind is told and left alone: it names no clips."""
-    if not any((folder / name).is_file() for name in DEFAULT_TABLES):
-        return {}
+    """Prompts of a dataset's table. A table of another kind is told and left alone: it names no clips."""
     try:
         entries = read_manifest(folder)
-    except DatasetError as error:
+    except AnotherTable as error:
         log.warning("captions are not taken from the table: %s", error)
         return {}
-    files = {path.resolve(): entry.prompt for entry in entries for path in (entry.rgba or entry.rgb,) if path is not None}
+    files = {_real(path): entry.prompt for entry in entries for path in (entry.rgba or entry.rgb,) if path is not None}
     return {path: {"caption": prompt} for path, prompt in files.items()}
 
 

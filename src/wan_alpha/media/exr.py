@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from wan_alpha.errors import MediaError, UsageError
+from wan_alpha.errors import MediaError, UsageError, WanAlphaError
 from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import ALPHA_TAG, Bits, RgbaClip, check_size, media_errors
@@ -26,7 +26,7 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
     Colour is divided by alpha, in light, unless alpha_mode is "straight", or the header says so and alpha_mode leaves it to the file.
     Channels are R, G, B, A (or Y, A) of the first part; pixels outside of the display window are cut, missing ones are transparent.
     """
-    openexr = _library()
+    openexr = _library(path, error=MediaError)
     with media_errors(path):
         header = openexr.File(io.BytesIO(data), header_only=True).header()
         (left, top), (right, bottom) = header["dataWindow"]
@@ -51,7 +51,7 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
 
 def comments(path: Path, data: bytes) -> str | None:
     """What a file says in its header's standard attribute for comments."""
-    openexr = _library()
+    openexr = _library(path, error=MediaError)
     with media_errors(path):
         found = openexr.File(io.BytesIO(data), header_only=True).header().get(COMMENTS_ATTRIBUTE)
     return None if found is None else str(found)
@@ -62,7 +62,7 @@ def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> N
 
     Colour under alpha 0 is not kept, as premultiplied colour cannot.
     """
-    openexr = _library()
+    openexr = _library("EXR", error=UsageError)
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     header |= {TRANSFER_ATTRIBUTE: transfer, ALPHA_TAG: "premultiplied"}
     header |= {} if clip.record is None else {COMMENTS_ATTRIBUTE: clip.record}
@@ -104,10 +104,11 @@ def _levels(x: np.ndarray, bits: Bits) -> np.ndarray:
     return np.rint(x * ((1 << bits) - 1)).astype(f"u{bits // 8}")
 
 
-def _library() -> ModuleType:
+def _library(what: object, *, error: type[WanAlphaError]) -> ModuleType:
+    """OpenEXR. Without it a file is one that cannot be read, and a wish to write one cannot be met: ERROR says so of WHAT."""
     try:
         import OpenEXR
-    except ImportError as error:
+    except ImportError as problem:
         do = "pip install 'wan-alpha[exr]'"
-        raise UsageError("EXR", got="no OpenEXR library", expected="the extra 'exr'", do=do) from error
+        raise error(what, got="no OpenEXR library", expected="the extra 'exr'", do=do) from problem
     return OpenEXR

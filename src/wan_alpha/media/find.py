@@ -7,15 +7,16 @@ A picture is a clip of one frame, in pairs too. A folder of nothing but pictures
 """
 
 import logging
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wan_alpha.errors import DatasetError
+from wan_alpha.errors import DatasetError, printable
 from wan_alpha.media.animation import is_animation
 from wan_alpha.media.left_out import OWN_ENDINGS, tell_frames_as_stills, tell_left_out
 from wan_alpha.media.read import MEDIA_SUFFIXES
-from wan_alpha.media.stills import STILL_SUFFIXES, is_opaque_still, is_sequence, natural_key, still_files
+from wan_alpha.media.stills import STILL_SUFFIXES, is_opaque_still, is_sequence, natural_key, still_files, text_beside
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,15 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     """All clips of a folder and its sub-folders in natural order; a file, or a folder of nothing but numbered frames, is one clip.
 
     A picture without alpha and without a partner is left out, with a warning; so is a clip's thumbnail, a picture of the same name.
-    EXCLUDE is a folder to leave out (the output). DatasetError for a missing or empty folder and for two clips of one name.
+    EXCLUDE is a folder to leave out (the output); so is, with a warning, a link back to a folder above it. DatasetError for a missing
+    or empty folder and for two clips of one name. What cannot be opened or named in a report is a clip with a problem.
     """
-    if not source.exists():
-        raise DatasetError(source, got="no such file or folder", expected="a clip or a folder of clips")
+    fault = _fault(source)
+    if fault is not None:
+        raise DatasetError(source, got=fault, expected="a clip or a folder of clips that can be read")
     if source.is_file():
         return [_with_partner(source)]
-    clips = [_alone(source.resolve().name, source)] if _is_frame_folder(source) else list(_scan(source, exclude and exclude.resolve()))
+    clips = [_alone(source.resolve().name, source)] if _is_frame_folder(source) else list(_scan(source, exclude and exclude.resolve(), ()))
     if not clips:
         seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
         got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
@@ -63,6 +66,7 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
             expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)} with alpha",
             do="point --source at the clips",
         )
+    clips = [_checked(clip) for clip in clips]
     _refuse_equal_names(clips)
     return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
 
@@ -81,12 +85,21 @@ def _with_partner(source: Path) -> FoundClip:
     return next((clip for clip in paired if source in clip.files), None) or _alone(source.stem, source)
 
 
-def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
+def _scan(folder: Path, exclude: Path | None, above: tuple[Path, ...]) -> Iterator[FoundClip]:
+    """ABOVE: the folders, resolved, whose scan led here."""
     entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
-    folders = [path for path in entries if path.is_dir() and path.resolve() != exclude and not path.name.endswith(".partial")]
+    above = (*above, folder.resolve())
+    folders = [path for path in entries if path.is_dir() and not path.name.endswith(".partial") and path.resolve() != exclude]
+    folders = [path for path in folders if not _leads_back(path, above)]
+    named = [path for path in entries if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)]
+    files = [path for path in named if path.is_file()]
+    closed = [path for path in folders if _fault(path)] + [
+        path for path in named if path.exists() and not (path.is_file() or path.is_dir())
+    ]
+    yield from (FoundClip(name=path.name if path.is_dir() else path.stem, rgba=path) for path in closed)
+    folders = [path for path in folders if path not in closed]
     clips: dict[str, Path] = {}
-    files = [path for path in entries if path.is_file() and path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)]
-    tell_left_out(folder, [path for path in entries if path not in files and not path.is_dir()])
+    tell_left_out(folder, [path for path in entries if path not in (*files, *closed) and not path.is_dir()])
     stills = {path for path in files if path.suffix.lower() in STILL_SUFFIXES and not is_animation(path)}
     for path in sorted(files, key=lambda path: path in stills):
         if path in stills and path.stem in clips and clips[path.stem] not in stills:
@@ -106,7 +119,36 @@ def _scan(folder: Path, exclude: Path | None) -> Iterator[FoundClip]:
     tell_frames_as_stills(folder, [clip.rgba for clip in paired if clip.rgba in stills])
     for path in others:
         if path not in frames:
-            yield from _scan(path, exclude)
+            yield from _scan(path, exclude, above)
+
+
+def _leads_back(folder: Path, above: tuple[Path, ...]) -> bool:
+    """Whether a folder is a link to one that is being scanned, or to one above that: followed, it would lead here again."""
+    target = folder.resolve()
+    back = folder.is_symlink() and (target in above or above[-1].is_relative_to(target))
+    if back:
+        log.warning("%s: a link back to %s is not followed", folder, target)
+    return back
+
+
+def _fault(path: Path) -> str | None:
+    """Why a file or folder cannot be opened, or named in a report."""
+    if printable(str(path)) != str(path):
+        return "a name that is not UTF-8"
+    if not path.is_file() and not path.is_dir():
+        return "neither a file nor a folder" if path.exists() else "a link to nothing" if path.is_symlink() else "no such file or folder"
+    if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
+        return "no permission to read it"
+    return None
+
+
+def _checked(clip: FoundClip) -> FoundClip:
+    """The clip, or the same with a problem and a printable name when one of its files has a fault."""
+    path, fault = next(((path, fault) for path in clip.files if (fault := _fault(path))), (None, None))
+    if fault is None or clip.problem is not None:
+        return replace(clip, name=printable(clip.name))
+    problem = DatasetError(path, got=fault, expected="a file that can be read", do="rename, repair or remove it")
+    return replace(clip, name=printable(clip.name), problem=problem)
 
 
 def _add(clips: dict[str, Path], name: str, path: Path) -> None:
@@ -147,11 +189,11 @@ def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
         home = colours.resolve().parent
         yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
         return
-    by_name = {path.stem if path.is_file() else path.name: path for path in mattes.iterdir() if not path.name.startswith(".")}
+    by_name = {path.name if path.is_dir() else path.stem: path for path in mattes.iterdir() if not path.name.startswith(".")}
     for path in sorted(colours.iterdir(), key=natural_key):
         if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES):
             continue
-        name = path.stem if path.is_file() else path.name
+        name = path.name if path.is_dir() else path.stem
         matte = by_name.get(name)
         if matte is None:
             problem = DatasetError(
@@ -180,8 +222,8 @@ def _alone(name: str, path: Path) -> FoundClip:
 
 def _caption(path: Path, stem: str) -> Path | None:
     """XXX.txt beside the clip; in a pair the matte-less stem or the colour's own name."""
-    candidates = [path.parent / f"{stem}.txt", path.parent / f"{path.stem if path.is_file() else path.name}.txt"]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    stems = (stem, path.stem if path.is_file() else path.name)
+    return next((text for name in stems if (text := text_beside(path.parent, name, ".txt"))), None)
 
 
 def _is_frame_folder(folder: Path) -> bool:

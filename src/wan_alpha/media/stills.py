@@ -58,7 +58,7 @@ def is_sequence(stills: list[Path]) -> bool:
     >>> is_sequence([Path("walk_1.png"), Path("walk_2.png")]), is_sequence([Path("cat.png"), Path("dog.png")])
     (True, False)
     """
-    if not stills or any(path.with_suffix(ending).is_file() for path in stills for ending in (".txt", ".json")):
+    if not stills or any(text_beside(path.parent, path.stem, ending) for path in stills for ending in (".txt", ".json")):
         return False
     if len(stills) == 1:
         return stills[0].stem.isdecimal()
@@ -75,6 +75,12 @@ def _numbers(stills: list[Path]) -> list[str] | None:
     words = {re.sub(r"\d+", "0", path.stem) for path in stills}
     columns = [column for column in zip(*(re.findall(r"\d+", path.stem) for path in stills)) if len(set(column)) > 1]
     return list(columns[0]) if len(words) == len(columns) == 1 else None
+
+
+def text_beside(folder: Path, stem: str, ending: str) -> Path | None:
+    """The file STEM + ENDING of a folder, also as some cameras and systems write the ending: .TXT, .Txt."""
+    paths = (folder / (stem + form) for form in (ending, ending.upper(), ending.title()))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def is_opaque_still(path: Path) -> bool:

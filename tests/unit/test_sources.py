@@ -1,0 +1,207 @@
+"""Source folders as people have them: damaged, unreadable, linked, made on other systems. One clip's trouble stays that clip's."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wan_alpha.config import DoctorConfig, PrepareConfig
+from wan_alpha.data.sources import FileSource, file_sources
+from wan_alpha.diagnosis import diagnose
+from wan_alpha.doctor import doctor
+from wan_alpha.errors import DatasetError, MediaError, WanAlphaError
+from wan_alpha.findings.examine import Expected
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import find_clips
+from wan_alpha.media.write import write_webp
+from wan_alpha.prepare import prepare
+
+
+def clip(path: Path, frames: int = 3) -> Path:
+    levels = np.random.default_rng(frames).integers(0, 256, (frames, 16, 16, 4), dtype=np.uint8)
+    write_webp(RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    clip(tmp_path / "in" / "a.webp")
+    return tmp_path / "in"
+
+
+def sources(folder: Path, **settings: object) -> dict[str, FileSource]:
+    return {source.name: source for source in file_sources(folder, fps_if_unknown=16.0, **settings)}
+
+
+def problem(source: FileSource) -> str:
+    with pytest.raises(WanAlphaError) as caught:
+        source.digest()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What cannot be opened or named
+
+
+def test_a_name_that_is_not_utf8_is_that_clips_problem(tmp_path, folder):
+    clip(folder / "z.webp").rename(os.fsdecode(os.fsencode(folder) + b"/L\xf6we.webp"))
+    report = prepare(PrepareConfig(source=folder, output_path=tmp_path / "out", on_bad_sample="skip"))
+    assert [made.video for made in report.clips] == ["a"]
+    (name, why), *_ = report.skipped
+    assert name == r"L\xf6we"
+    assert r"L\xf6we.webp: got a name that is not UTF-8" in why
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["skipped"][0][0] == name
+    found = doctor(DoctorConfig(source=folder, output_path=tmp_path / "doctor"))
+    assert {diagnosis.name: diagnosis.findings[0].name for diagnosis in found.diagnoses}[name] == "unreadable file"
+
+
+def test_pipes_are_named_and_never_opened(folder):
+    os.mkfifo(folder / "b.webp")
+    (folder / "c.mov").symlink_to("/nowhere/c.mov")
+    (folder / "d.mov").symlink_to("d.mov")
+    for half in ("rgb", "alpha"):
+        (folder / "pair" / half).mkdir(parents=True)
+        os.mkfifo(folder / "pair" / half / "e.mp4")
+    found = sources(folder)
+    assert {name: problem(source).split(": got ")[1].split(",")[0] for name, source in found.items() if name != "a"} == {
+        "b": "neither a file nor a folder",
+        "e": "neither a file nor a folder",
+    }
+    assert len(found["a"].digest()) == 64
+    with pytest.raises(DatasetError, match="neither a file nor a folder"):
+        find_clips(folder / "b.webp")
+
+
+def test_what_may_not_be_read_is_named(folder, monkeypatch):
+    clip(folder / "b.webp")
+    clip(folder / "locked" / "c.webp")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name not in ("b.webp", "locked") and real(path, mode))
+    found = sources(folder)
+    assert sorted(found) == ["a", "b", "locked"]
+    assert all("no permission" in problem(found[name]) for name in ("b", "locked"))
+
+
+def test_a_file_that_fails_while_it_is_read(folder):
+    source = sources(folder)["a"]
+    (folder / "a.webp").unlink()
+    (folder / "a.webp").mkdir()
+    (folder / "a.webp" / "0.webp").symlink_to("/proc/self/mem")  # opens, and gives an OSError when read
+    with pytest.raises(MediaError, match=r"0\.webp: got OSError"):
+        source.digest()
+
+
+def test_exr_without_its_library_is_that_clips_problem(folder, monkeypatch):
+    (folder / "frames").mkdir()
+    for number in range(2):
+        (folder / "frames" / f"{number}.exr").write_bytes(b"v/1\x01")
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    seen = diagnose(sources(folder)["frames"], expected=Expected()).diagnosis
+    assert (seen.findings[0].name, "wan-alpha[exr]" in seen.findings[0].says) == ("unreadable file", True)
+
+
+# Text around the clips
+
+JSON_BOMBS = ["[" * 100_000 + "]" * 100_000, '{"caption": "x", "seed": ' + "1" * 5000 + "}", '{"caption": "\\ud800"}', "{"]
+
+
+@pytest.mark.parametrize("text", JSON_BOMBS, ids=["deep", "long number", "half a character", "cut"])
+def test_json_that_nobody_expects_is_one_error(folder, text):
+    (folder / "a.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"a\.json: got broken JSON"):
+        sources(folder)["a"].caption()
+    (folder / "a.json").unlink()
+    for name in ("metadata.jsonl", "manifest.json"):
+        (folder / name).write_text(text)
+        with pytest.raises(DatasetError, match=rf"{name}.*: got broken JSON"):
+            sources(folder)
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"file": "a\0.webp"}, "entry 1: got file = 'a"),
+        ({"file": "a.webp", "frames": "3"}, "got frames = '3', expected a number, without quotes"),
+        ({"file": "a.webp", "caption": 5}, "got caption = 5, expected text in quotes"),
+        ({"file": "../a.webp"}, "which leaves"),
+        ({"file": "clips\\a.webp"}, "a Windows path, expected slashes; write clips/a.webp"),
+        ({"file": "C:\\data\\a.webp"}, "a Windows path with a drive, which leaves"),
+    ],
+)
+def test_manifest_entries_are_checked(folder, entry, message):
+    (folder / "manifest.json").write_text(json.dumps([entry]))
+    with pytest.raises(DatasetError) as caught:
+        sources(folder)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "message"), [("clips\\a.webp", "write clips/a.webp"), ("C:\\data\\a.webp", "which leaves")])
+def test_a_windows_path_in_a_table_loses_no_caption(folder, value, message):
+    (folder / "clips").mkdir()
+    (folder / "a.webp").rename(folder / "clips" / "a.webp")
+    (folder / "metadata.csv").write_text(f"video,prompt\n{value},A lion\n")
+    with pytest.raises(DatasetError, match="a Windows path") as caught:
+        sources(folder)
+    assert message in str(caught.value)
+    (folder / "metadata.csv").write_text("video,prompt\nclips/a.webp,A lion\n")
+    assert sources(folder)["a"].caption() == "A lion"
+
+
+@pytest.mark.parametrize("text", ['{"name": "my app"}', "[]", "[1, 2]"])
+def test_another_programs_manifest_is_told_and_left_alone(folder, text, caplog):
+    (folder / "manifest.json").write_text(text)
+    (folder / "metadata.csv").write_text("video,prompt\na.webp,A lion\n")
+    assert sources(folder)["a"].caption() == "A lion"
+    assert "another program's" in caplog.text
+
+
+def test_captions_of_cameras_that_shout(folder):
+    (folder / "a.webp").rename(folder / "A.WEBP")
+    (folder / "A.TXT").write_text("Caption upper")
+    assert sources(folder)["A"].caption() == "Caption upper"
+    (folder / "A.TXT").rename(folder / "A.JSON")
+    (folder / "A.JSON").write_text('{"prompt": "JSON upper"}')
+    assert sources(folder)["A"].caption() == "JSON upper"
+
+
+# Links
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json"])
+def test_a_caption_that_is_a_link_out_is_refused(tmp_path, folder, name):
+    secret = tmp_path / "secret"
+    secret.write_text('{"caption": "root"}')
+    (folder / name).symlink_to(secret)
+    assert f"{name}: got a link to {secret}" in problem(sources(folder)["a"])
+    assert "root" in sources(folder, links="follow")["a"].caption()
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "manifest.json"])
+def test_a_table_that_is_a_link_out_is_refused(tmp_path, folder, name):
+    (tmp_path / "secret").write_text("[]")
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(DatasetError, match=f"{name}: got a link to"):
+        sources(folder)
+
+
+def test_the_caption_beside_a_folder_of_frames_is_no_link_out(tmp_path):
+    from wan_alpha.media.write import write_png_sequence
+
+    levels = np.zeros((2, 8, 8, 4), np.uint8)
+    write_png_sequence(RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0), tmp_path / "walk")
+    (tmp_path / "walk.txt").write_text("a walk")
+    assert sources(tmp_path / "walk")["walk"].caption() == "a walk"
+
+
+def test_a_folder_link_back_is_not_followed(folder, caplog):
+    clip(folder / "sub" / "b.webp")
+    (folder / "sub" / "loop").symlink_to("..")
+    (folder / "other").mkdir()
+    (folder / "other" / "to_sub").symlink_to(folder)
+    (folder / "sub" / "up").symlink_to("/")
+    assert [found.name for found in find_clips(folder)] == ["a", "b"]
+    assert caplog.text.count("is not followed") == 3
