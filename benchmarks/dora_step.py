@@ -60,7 +60,7 @@ def build(args: argparse.Namespace, *, kind: str) -> WanTransformer3DModel:
     with torch.device(args.device):
         transformer = WanTransformer3DModel(**sizes).requires_grad_(False)
     torch.set_default_dtype(torch.float32)
-    quantise(transformer, to=args.base_quantization)
+    quantise(transformer, to=args.base_quantization, device=torch.device(args.device))
     inject_adapter(transformer, rank=args.rank, kind="lora" if kind == "lora" else "dora", generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     for module in adapter_layers(transformer).values():

@@ -91,7 +91,7 @@ def vae_case(config: TrainVaeConfig, *, wide: bool) -> Case:
 def dit_case(config: TrainDitConfig, *, wide: bool) -> Case:
     if wide:
         wide_base = WanTransformer3DModel(num_attention_heads=6, ffn_dim=3072, num_layers=8, text_dim=512).requires_grad_(False)
-        transformer = dit.put_adapter(config, wide_base)
+        transformer = dit.put_adapter(config, wide_base, device=CPU)
     else:
         transformer = dit.build_transformer(config, device=CPU)
     sizes = transformer.config

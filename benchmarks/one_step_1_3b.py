@@ -92,7 +92,7 @@ def main() -> None:
     micro_batches = args.micro_batches or recipe.gradient_accumulation_steps
     config = replace(recipe, width=width, height=height, num_frames=frames, gradient_accumulation_steps=micro_batches, device="cpu")
     give_back_freed_tensors("cpu")  # as train-dit does
-    transformer = dit.put_adapter(config, base())
+    transformer = dit.put_adapter(config, base(), device=CPU)
     weights = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
     tokens = math.prod(empty_batch(config, channels=1, text_dim=1).x0.shape) // PATCH**2
     print(

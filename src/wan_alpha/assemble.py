@@ -22,6 +22,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.read import read_matte, read_rgba
 from wan_alpha.models.load import load_text_encoder, load_transformer, resolve_base
 from wan_alpha.models.merge import merge_acceleration_lora, merge_adapter
+from wan_alpha.models.quantise import where_to_load
 from wan_alpha.objectives.transparency import gaussian_ellipse, gaussian_from_ellipse
 from wan_alpha.pipeline import SamplingSettings, WanAlphaPipeline
 
@@ -30,18 +31,23 @@ def load_pipeline(config: GenerateConfig) -> WanAlphaPipeline:
     """The models of a config on their device: from one folder that `save_pretrained` wrote, or from their published files.
 
     Files: the base, then the adapter and the acceleration LoRA merged in float32 in the config's order, and both decoders with
-    their LoRA merged. With offload "model", each model waits in the CPU's memory until it is needed.
+    their LoRA merged. With offload "model", each model waits in the CPU's memory until it is needed. A transformer that is to be
+    quantised waits there too: `quantise` brings it to `home_of_models`.
     """
-    device = choose_device(config.device)
+    device, start = choose_device(config.device), home_of_models(config)
     if config.offload == "model" and device.type == "cpu":
         raise UsageError("--offload model", got="a CPU", expected="an accelerator to offload from", do="leave --offload out")
-    start = torch.device("cpu") if config.offload == "model" else device
     dtype = frozen_dtype(config.precision, device=device)
     folder = pipeline_folder(config)
     pipeline = _from_files(config, dtype=dtype, device=start) if folder is None else _from_folder(config, folder, dtype=dtype, device=start)
     if config.offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     return pipeline
+
+
+def home_of_models(config: GenerateConfig) -> torch.device:
+    """Where models are while they do not work: on the device itself, or with offload "model" in the CPU's memory."""
+    return torch.device("cpu") if config.offload == "model" else choose_device(config.device)
 
 
 def pipeline_folder(config: GenerateConfig) -> Path | None:
@@ -119,7 +125,7 @@ def _from_files(config: GenerateConfig, *, dtype: torch.dtype, device: torch.dev
     adapter = read_adapter(config.adapter_path) if config.adapter_path else None
     rgba_vae = load_rgba_vae(config, device=device, needs=("decoders",))
     rgba_vae.merge_decoder_lora()
-    transformer = load_transformer(source, dtype=dtype, device=device)
+    transformer = load_transformer(source, dtype=dtype, device=where_to_load(device, to=config.base_quantization))
     _merge(config, transformer, adapter)
     encoder, tokenizer = load_text_encoder(source, dtype=dtype, device=device)
     return WanAlphaPipeline(
@@ -163,10 +169,11 @@ def _from_folder(config: GenerateConfig, folder: Path, *, dtype: torch.dtype, de
             do="give the base and --adapter_path instead of the folder",
         )
     dtypes = {"default": dtype, "rgba_vae": torch.float32}
-    pipeline = WanAlphaPipeline.from_pretrained(folder, dtype=dtypes, local_files_only=True).to(device)
-    pipeline.rgba_vae.passes = config.vae_passes
-    for model in (pipeline.transformer, pipeline.text_encoder):
-        model.eval().requires_grad_(False)
+    pipeline = WanAlphaPipeline.from_pretrained(folder, dtype=dtypes, local_files_only=True)
+    pipeline.rgba_vae.to(device).passes = config.vae_passes
+    places = {pipeline.text_encoder: device, pipeline.transformer: where_to_load(device, to=config.base_quantization)}
+    for model, place in places.items():
+        model.to(place).eval().requires_grad_(False)
     merged = pipeline.config.acceleration_lora
     if merged and config.acceleration_lora:
         raise UsageError("--acceleration_lora", got=f"{folder}, into which {merged} is merged already", do="leave it out")

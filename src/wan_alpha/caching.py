@@ -29,6 +29,7 @@ from wan_alpha.errors import CacheError, DatasetError, MediaError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.read import read_clip
+from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.load import load_text_encoder, load_tokenizer, resolve_base
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.text import check_lengths, encode_prompts
@@ -81,17 +82,18 @@ def build_cache(config: CacheConfig) -> CacheIndex:
     """Encode every clip of the dataset into config.output_path; what an earlier run finished is kept.
 
     A clip is made anew when its files, the VAE or a setting changed. With RANK and WORLD_SIZE set, each process does its share and all
-    return when the index is there.
+    return when the index is there. UsageError with the next setting to change when memory runs out.
     """
     share = this_share()
-    with heartbeat(config.output_path, share):
+    with heartbeat(config.output_path, share), out_of_memory_named(config):
         entries = read_manifest(config.dataset_base_path, config.dataset_metadata_path, key=config.data_file_keys)
         return _build(config, share, entries=entries)
 
 
 def _build(config: CacheConfig, share: Share, *, entries: list[ClipEntry]) -> CacheIndex:
     device = choose_device(config.device)
-    rgba_vae = load_rgba_vae(config, device=device, needs=("merge block",))
+    with out_of_memory_named(config, during="loading"):
+        rgba_vae = load_rgba_vae(config, device=device, needs=("merge block",))
     check_lengths({entry.prompt for entry in entries}, load_tokenizer(resolve_base(config)), limit=config.max_sequence_length)
     plan = _plan(config, entries, rgba_vae)
     pending = [shard for shard in share.of(plan.shards) if not plan.has_shard(*shard)]
@@ -150,7 +152,8 @@ def _embed(plan: Plan, share: Share, *, device: torch.device) -> None:
     if not missing:
         return
     dtype = frozen_dtype(config.precision, device=device)
-    encoder, tokenizer = load_text_encoder(resolve_base(config), dtype=dtype, device=device)
+    with out_of_memory_named(config, during="loading"):
+        encoder, tokenizer = load_text_encoder(resolve_base(config), dtype=dtype, device=device)
     with progress("embedding prompts", total=len(missing)) as advance:
         for prompt in missing:
             found = encode_prompts([prompt], encoder=encoder, tokenizer=tokenizer, max_sequence_length=config.max_sequence_length)

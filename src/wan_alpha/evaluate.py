@@ -23,6 +23,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.find import find_clips
 from wan_alpha.media.read import read_clip
 from wan_alpha.media.write import write_pair
+from wan_alpha.memory import out_of_memory_named
 from wan_alpha.metrics.measure import MEANINGS, measure
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.perceptual_scores import load_scores, score_files
@@ -76,8 +77,13 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """Measure the reconstruction of the dataset or of --test_rgb_video and --test_alpha_video, or the clips of --predictions.
 
     Writes OUTPUT/PREFIX.json, PREFIX.csv, PREFIX.html; of reconstructions also PREFIX_sheet.png and, for each of the first clips,
-    PREFIX_NAME_{truth,prediction}_{rgb,alpha}.mp4.
+    PREFIX_NAME_{truth,prediction}_{rgb,alpha}.mp4. Raises UsageError with the next setting to change when memory runs out.
     """
+    with out_of_memory_named(config):
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Evaluation:
     started, entries = now(), evaluation_entries(config)
     compared = _predicted(entries, config.predictions) if config.predictions else _reconstructed(entries, config)
     scores, values = load_scores(config), dict[str, dict[str, float]]()
@@ -142,7 +148,8 @@ def _compare(true: ClipEntry, predicted: ClipEntry) -> Compared:
 def _reconstructed(entries: list[ClipEntry], config: EvaluateConfig) -> Iterator[Compared]:
     device = choose_device(config.device)
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    rgba_vae = load_rgba_vae(config, device=device, needs=("merge block", "decoders"))
+    with out_of_memory_named(config, during="loading"):
+        rgba_vae = load_rgba_vae(config, device=device, needs=("merge block", "decoders"))
     for sample in ClipDataset(entries, size=size, seed=config.seed, crop="centre"):
         truth, prediction = reconstruct(rgba_vae, sample, device=device, hard_threshold=config.hard_threshold)
         yield Compared(name=sample.name, fps=sample.fps, truth=truth, prediction=prediction)

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wan_alpha.assemble import ellipse, ellipse_settings, load_pipeline, sampling_settings, weight_files
+from wan_alpha.assemble import ellipse, ellipse_settings, home_of_models, load_pipeline, sampling_settings, weight_files
 from wan_alpha.checkpoints.files import sha256
 from wan_alpha.config import GenerateConfig
 from wan_alpha.data.prompt_list import PromptLine, read_prompt_file
@@ -15,6 +15,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_png_sequence
+from wan_alpha.memory import out_of_memory_named
 from wan_alpha.metrics.transparency import transparency_statistics
 from wan_alpha.models.quantise import quantise
 from wan_alpha.pipeline import RgbaClips
@@ -64,14 +65,22 @@ def generate(config: GenerateConfig) -> list[GeneratedClip]:
 
     Writes OUTPUT/NNN_words/ (PNG frames), NNN_words_preview.png (checkerboard, black, white, alpha), NNN_words.json and run.json.
     Finished clips of an earlier run with the same record are kept (config.on_existing), so an interrupted batch goes on.
+    Raises UsageError with the next setting to change when memory runs out.
     """
+    with out_of_memory_named(config):
+        return _generate(config)
+
+
+def _generate(config: GenerateConfig) -> list[GeneratedClip]:
     lines, started = read_prompts(config), now()
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    gaussian, pipeline, weights = ellipse(config), load_pipeline(config), weight_files(config)
-    settings = sampling_settings(config, pipeline)
-    if config.save_pipeline is not None:
-        pipeline.save_pretrained(config.save_pipeline)
-    quantise(pipeline.transformer, to=config.base_quantization)
+    gaussian, weights = ellipse(config), weight_files(config)
+    with out_of_memory_named(config, during="loading"):
+        pipeline = load_pipeline(config)
+        settings = sampling_settings(config, pipeline)
+        if config.save_pipeline is not None:
+            pipeline.save_pretrained(config.save_pipeline)
+        quantise(pipeline.transformer, to=config.base_quantization, device=home_of_models(config))
     hashes = {role: sha256(path) for role, path in weights.items()}
     shared = {**_shared_record(config), "sampling": asdict(settings), "weights": hashes}
     clips = []

@@ -5,20 +5,23 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
-from wan_alpha.config import TrainConfig, TrainDitConfig, TrainVaeConfig
+from wan_alpha.config import CacheConfig, EvaluateConfig, GenerateConfig, TrainConfig, TrainDitConfig, TrainVaeConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.linux import stated_bytes
 
 CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 """torch has no exception of its own for a CPU: these are in its allocator's RuntimeError."""
+ANOTHER_DEVICE = "a device with more memory"
 
-
-Moment = Literal["loading", "training"]
+Moment = Literal["loading", "working"]
+StageConfig = TrainConfig | CacheConfig | GenerateConfig | EvaluateConfig
+"""Of the stages that load networks."""
 
 
 @contextmanager
-def out_of_memory_named(config: TrainConfig, *, during: Moment = "training") -> Iterator[None]:
+def out_of_memory_named(config: StageConfig, *, during: Moment = "working") -> Iterator[None]:
     """Turn an allocation that failed, on any device, into a UsageError with the next setting to change; other errors pass.
 
     during: what of a clip or a batch would save cannot help while networks are still loading.
@@ -43,32 +46,102 @@ def free_bytes(device: torch.device) -> int | None:
     return stated_bytes("/proc/meminfo", "MemAvailable")
 
 
-def next_setting(config: TrainConfig) -> str:
-    """The change that saves most for least: recompute, then a smaller batch, a smaller base, a shorter clip, a smaller frame."""
+def next_setting(config: StageConfig) -> str:
+    """The change that saves most for least: first what leaves results as they are, then a smaller base, a shorter clip, a smaller frame."""
+    return next(_settings(config), ANOTHER_DEVICE)
+
+
+def lighter_networks(config: StageConfig) -> str:
+    """The change that makes networks smaller: no judge, half the bytes per weight, one at a time, fewer bits, then another base."""
+    return next(_lighter(config), f"a smaller --model, or {ANOTHER_DEVICE}")
+
+
+def _settings(config: StageConfig) -> Iterator[str]:
+    if isinstance(config, TrainConfig):
+        yield from _of_a_step(config)
+    elif isinstance(config, GenerateConfig):
+        yield from _one_at_a_time(config)
+    if isinstance(config, EvaluateConfig) and config.predictions is not None:
+        return  # compared at their own size, without a network
+    if not isinstance(config, TrainConfig):
+        yield from _smaller_passes(config)
+    if isinstance(config, (TrainDitConfig, GenerateConfig)):
+        yield from _fewer_bits(config)
+    yield from _smaller_clips(config)
+
+
+def _of_a_step(config: TrainConfig) -> Iterator[str]:
+    """What leaves the training as it is."""
     if not config.gradient_checkpointing:
         piecewise = isinstance(config, TrainVaeConfig) and config.piecewise
-        return "--vae_passes whole --gradient_checkpointing" if piecewise else "add --gradient_checkpointing"
+        yield "--vae_passes whole --gradient_checkpointing" if piecewise else "add --gradient_checkpointing"
     if config.batch_size > 1:
-        return f"--batch_size {config.batch_size // 2} --gradient_accumulation_steps {config.gradient_accumulation_steps * 2}"
-    if getattr(config, "base_quantization", None) == "none":
-        return "--base_quantization int8"
+        yield f"--batch_size {config.batch_size // 2} --gradient_accumulation_steps {config.gradient_accumulation_steps * 2}"
+    if isinstance(config, TrainDitConfig) and not config.offload_activations and _on_a_card(config):
+        yield "add --offload_activations"
+
+
+def _one_at_a_time(config: GenerateConfig) -> Iterator[str]:
+    if config.offload == "none" and _on_a_card(config):
+        yield "--offload model"
+
+
+def _smaller_passes(config: CacheConfig | GenerateConfig | EvaluateConfig) -> Iterator[str]:
+    """Tiles are of decoding alone, which the cache does not do."""
+    least = "chunked" if isinstance(config, CacheConfig) else "tiled"
+    if config.vae_passes not in (least, "tiled"):
+        yield f"--vae_passes {least}"
+
+
+def _fewer_bits(config: TrainDitConfig | GenerateConfig) -> Iterator[str]:
+    """FSDP2 cannot share a quantised base out."""
+    if config.base_quantization != "nf4" and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        yield f"--base_quantization {'int8' if config.base_quantization == 'none' else 'nf4'}"
+
+
+def _smaller_clips(config: StageConfig) -> Iterator[str]:
+    cached = isinstance(config, TrainDitConfig) and config.cache_path is not None and not config.on_the_fly
+    remade = ", and a cache rebuilt for it, by the command that train-dit then names" if cached else ""
     if config.num_frames > 5:
-        return f"--num_frames {max(5, (config.num_frames - 1) // 8 * 4 + 1)}"
+        yield f"--num_frames {max(5, (config.num_frames - 1) // 8 * 4 + 1)}{remade}"
     smaller = [max(16, size * 3 // 4 // 16 * 16) for size in (config.height, config.width)]
-    return f"--height {smaller[0]} --width {smaller[1]}"
+    if smaller != [config.height, config.width]:
+        yield f"--height {smaller[0]} --width {smaller[1]}{remade}"
 
 
-def lighter_networks(config: TrainConfig) -> str:
-    """The change that makes the frozen networks smaller: no judge, then half the bytes per weight, then another base."""
-    if getattr(config, "bidirectional", "none") != "none":
-        return "--bidirectional none"
-    if isinstance(config, TrainDitConfig) and config.precision != "bfloat16":
-        return "--precision bfloat16"
-    return "a smaller --model, or a device with more memory"
+def _lighter(config: StageConfig) -> Iterator[str]:
+    if isinstance(config, TrainVaeConfig) and config.bidirectional != "none":
+        yield "--bidirectional none"
+    if isinstance(config, (TrainDitConfig, CacheConfig, GenerateConfig)) and not _in_bfloat16(config):
+        yield "--precision bfloat16"
+    if isinstance(config, GenerateConfig):
+        yield from _one_at_a_time(config)
+    if isinstance(config, (TrainDitConfig, GenerateConfig)) and _on_a_card(config):  # on a CPU the whole base is loaded all the same
+        yield from _fewer_bits(config)
 
 
-def _explained(config: TrainConfig, during: Moment) -> UsageError:
+def _in_bfloat16(config: TrainDitConfig | CacheConfig | GenerateConfig) -> bool:
+    return config.precision == "bfloat16" or (config.precision == "auto" and _on_a_card(config) and torch.cuda.is_bf16_supported())
+
+
+def _on_a_card(config: StageConfig) -> bool:
+    """Whether the device's memory is another than the machine's."""
+    return config.device in ("auto", "cuda") and torch.cuda.is_available()
+
+
+def _explained(config: StageConfig, during: Moment) -> UsageError:
     if during == "loading":
         return UsageError("loading the networks", got="out of memory", do=f"try: {lighter_networks(config)}")
-    size = f"{config.batch_size} x {config.num_frames} frames of {config.width} x {config.height}"
-    return UsageError("training", got=f"out of memory with {size}", do=f"try: {next_setting(config)}")
+    return UsageError(_doing(config), got=f"out of memory with {_size(config)}", do=f"try: {next_setting(config)}")
+
+
+def _doing(config: StageConfig) -> str:
+    verbs = {CacheConfig: "caching", GenerateConfig: "generating", EvaluateConfig: "evaluating"}
+    return verbs.get(type(config), "training")
+
+
+def _size(config: StageConfig) -> str:
+    if isinstance(config, EvaluateConfig) and config.predictions is not None:
+        return f"the clips of {config.predictions}"
+    batch = f"{config.batch_size} x " if isinstance(config, TrainConfig) else ""
+    return f"{batch}{config.num_frames} frames of {config.width} x {config.height}"

@@ -137,6 +137,19 @@ def test_offload_needs_an_accelerator(tmp_path: Path) -> None:
     assert assemble.pipeline_folder(config(tmp_path)) is None
 
 
+def test_a_transformer_to_be_quantised_waits_in_the_cpus_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files and from a saved pipeline; the meta device stands in for an accelerator."""
+    parts = config(tmp_path)
+    load_pipeline(parts).save_pretrained(tmp_path / "pipeline")
+    whole = replace(parts, model=str(tmp_path / "pipeline"), adapter_path=None, vae_lora_path=None)
+    monkeypatch.setattr(assemble, "choose_device", lambda name: torch.device("meta"))
+    for settings in (parts, whole):
+        pipeline = load_pipeline(replace(settings, base_quantization="int8"))
+        places = [model.device.type for model in (pipeline.transformer, pipeline.text_encoder, pipeline.rgba_vae)]
+        assert places == ["cpu", "meta", "meta"]
+        assert assemble.home_of_models(settings).type == "meta"
+
+
 def test_a_saved_pipeline_generates_the_same_clip(tmp_path: Path) -> None:
     (clip,) = generate(config(tmp_path / "parts", save_pipeline=tmp_path / "pipeline"))
     whole = config(tmp_path / "whole", model=str(tmp_path / "pipeline"), adapter_path=None, vae_lora_path=None)

@@ -4,20 +4,23 @@ import copy
 import importlib.util
 import sys
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from peft.utils.integrations import dequantize_module_weight
-from torch import Tensor
+from torch import Tensor, nn
 
 from wan_alpha.config import TrainDitConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.models.dora import TARGETS, adapter_layers, inject_adapter
 from wan_alpha.models.quantise import quantise, weight_bytes
-from wan_alpha.train.dit import forecast_memory, put_adapter
+from wan_alpha.train import dit
+from wan_alpha.train.dit import build_transformer, forecast_memory, put_adapter
 from wan_alpha.train.forecast import stored_bytes
 
+CPU = torch.device("cpu")
 PACKAGES = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
 LOSS = {"int8": 0.02, "fp8": 0.05, "nf4": 0.15}
 """Largest relative error of a weight matrix."""
@@ -72,7 +75,7 @@ def test_bfloat16_activations_on_an_int8_base() -> None:
 
 def with_adapters(to: str, *, dtype: torch.dtype) -> tuple[WanTransformer3DModel, WanTransformer3DModel]:
     """A quantised base and its dequantised weights in `dtype`, with the same DoRA, whose values are as after training."""
-    quantised, plain = quantise(base().to(dtype), to=to), base().to(dtype)
+    quantised, plain = quantise(base().to(dtype), to=to, device=CPU), base().to(dtype)
     for name, module in quantised.named_modules():
         if TARGETS.fullmatch(name):
             weight, own = dequantize_module_weight(module), plain.get_submodule(name).weight
@@ -94,7 +97,7 @@ def test_weights_take_the_bytes_that_the_type_promises(to: str) -> None:
     """Of one layer, scales included."""
     require_package(to)
     model = WanTransformer3DModel(**SIZES | dict(attention_head_dim=128, ffn_dim=256)).requires_grad_(False)
-    quantise(model, to=to)
+    quantise(model, to=to, device=CPU)
     weight = model.blocks[0].ffn.net[2].weight
     scales = 32 * 256 if to != "nf4" else 8 * 256 * 256 / 64
     assert stored_bytes([weight]) == pytest.approx(weight_bytes(to, dtype=torch.float32) * 256 * 256, abs=scales)
@@ -109,7 +112,7 @@ def test_the_memory_forecast_of_an_nf4_base() -> None:
     for to in ("none", "nf4"):
         transformer = WanTransformer3DModel(**sizes).requires_grad_(False)
         quantised = sum(module.weight.numel() for name, module in transformer.named_modules() if TARGETS.fullmatch(name))
-        put_adapter(replace(config, base_quantization=to), transformer)
+        put_adapter(replace(config, base_quantization=to), transformer, device=CPU)
         found[to] = forecast_memory(config, transformer, device=torch.device("cuda"))
     bits = 8 * (found["nf4"].base - found["none"].base + 4 * quantised) / quantised
     assert bits == pytest.approx(4.127, abs=0.2)  # tables of 256 numbers weigh more on small layers
@@ -123,11 +126,49 @@ def test_a_missing_package_is_named(to: str, monkeypatch: pytest.MonkeyPatch) ->
     for name in (package, f"{package}.quantization"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=rf"--base_quantization {to}: got no package {package}; pip install 'wan-alpha\[quantized\]'"):
-        quantise(base(), to=to)
+        quantise(base(), to=to, device=CPU)
+
+
+@every_type
+def test_the_device_never_holds_the_base_unquantised(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins: the meta device for an accelerator, and for the packages what records where each layer was and where it went."""
+    loaded, moved, meta = list[torch.device](), list[tuple[torch.device, torch.device]](), torch.device("meta")
+
+    class Linear4bit(nn.Linear):
+        def __init__(self, *sizes: int, bias: bool, device: str, **_: object) -> None:
+            super().__init__(*sizes, bias=bias, device=device)
+
+        def to(self, device: torch.device) -> nn.Module:
+            moved.append((self.weight.device, device))
+            return super().to(device)
+
+    def quantize_(model: nn.Module, config: str, *, filter_fn, device: torch.device) -> None:
+        for module in [module for name, module in model.named_modules() if filter_fn(module, name)]:
+            moved.append((module.weight.device, device))
+            module.to(device)
+
+    bnb = SimpleNamespace(Linear4bit=Linear4bit, Params4bit=lambda data, quant_type, **how: nn.Parameter(data, **how))
+    ao = {"Int8WeightOnlyConfig": str, "Float8WeightOnlyConfig": str, "quantize_": quantize_}
+    for name, parts in (("bitsandbytes", {"nn": bnb}), ("torchao.quantization", ao)):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        vars(sys.modules[name]).update(parts)
+    monkeypatch.setattr(dit, "load_transformer", lambda source, *, dtype, device: loaded.append(device) or base())
+    monkeypatch.setattr(dit, "inject_adapter", lambda *_, **__: None)
+    transformer = build_transformer(TrainDitConfig(base_quantization=to), device=meta)
+    assert loaded == [CPU]
+    assert moved == [(CPU, meta)] * 10
+    assert {tensor.device for tensor in (*transformer.parameters(), *transformer.buffers())} == {meta}
+
+
+def test_a_plain_base_is_loaded_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[torch.device] = []
+    monkeypatch.setattr(dit, "load_transformer", lambda source, *, dtype, device: loaded.append(device) or base())
+    build_transformer(TrainDitConfig(), device=torch.device("meta"))
+    assert loaded == [torch.device("meta")]
 
 
 def test_none_changes_nothing() -> None:
     model = base()
     before = copy.deepcopy(model.state_dict())
-    quantise(model, to="none")
+    quantise(model, to="none", device=CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

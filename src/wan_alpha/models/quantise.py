@@ -18,27 +18,33 @@ from wan_alpha.errors import UsageError
 from wan_alpha.models.dora import TARGETS
 
 
-def quantise(transformer: WanTransformer3DModel, *, to: BaseQuantization) -> WanTransformer3DModel:
+def where_to_load(device: torch.device, *, to: BaseQuantization) -> torch.device:
+    """Where a base is loaded for `quantise`: in the CPU's memory, so that the device never holds all of it unquantised."""
+    return device if to == "none" else torch.device("cpu")
+
+
+def quantise(transformer: WanTransformer3DModel, *, to: BaseQuantization, device: torch.device) -> WanTransformer3DModel:
     """Quantise the block's linear layers in place, before an adapter is injected and after adapters are merged.
 
+    Layer by layer moves to the device and is quantised there; at the end the whole transformer is on it. "none" changes nothing.
     Raises UsageError when the package that does it is missing.
     """
     if to == "none":
         return transformer
     if to == "nf4":
-        _to_nf4(transformer)
+        _to_nf4(transformer, device=device)
     else:
         ao = _package("torchao.quantization", "torchao", to)
         config = ao.Int8WeightOnlyConfig() if to == "int8" else ao.Float8WeightOnlyConfig()
-        ao.quantize_(transformer, config, filter_fn=lambda module, name: _adaptable(module, name))
-    return transformer.requires_grad_(False)
+        ao.quantize_(transformer, config, filter_fn=lambda module, name: _adaptable(module, name), device=device)
+    return transformer.to(device).requires_grad_(False)
 
 
 def _adaptable(module: nn.Module, name: str) -> bool:
     return isinstance(module, nn.Linear) and TARGETS.fullmatch(name) is not None
 
 
-def _to_nf4(transformer: WanTransformer3DModel) -> None:
+def _to_nf4(transformer: WanTransformer3DModel, *, device: torch.device) -> None:
     bnb = _package("bitsandbytes", "bitsandbytes", "nf4")
     for name, module in [(name, module) for name, module in transformer.named_modules() if _adaptable(module, name)]:
         weight, bias = module.weight, module.bias
@@ -47,7 +53,7 @@ def _to_nf4(transformer: WanTransformer3DModel) -> None:
         )
         layer.weight = bnb.nn.Params4bit(weight.detach().cpu(), requires_grad=False, quant_type="nf4")
         layer.bias = bias
-        transformer.set_submodule(name, layer.to(weight.device))  # moving it quantises it
+        transformer.set_submodule(name, layer.to(device))  # moving it quantises it
 
 
 def is_4bit(module: nn.Module) -> bool:

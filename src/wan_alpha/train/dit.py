@@ -29,7 +29,7 @@ from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.denoiser import predict_velocity
 from wan_alpha.models.dora import adapter_state, inject_adapter
 from wan_alpha.models.load import load_transformer, resolve_base
-from wan_alpha.models.quantise import quantise
+from wan_alpha.models.quantise import quantise, where_to_load
 from wan_alpha.objectives.flow import bell_weight, flow_loss, noise_at, shift_noise, velocity
 from wan_alpha.run_record import now, write_run_record
 from wan_alpha.train.clip_data import position_stream
@@ -111,13 +111,13 @@ def build_transformer(config: TrainDitConfig, *, device: torch.device) -> WanTra
             expected="only the inputs of blocks",
             do="add --gradient_checkpointing",
         )
-    transformer = load_transformer(resolve_base(config), dtype=frozen_dtype(config.precision, device=device), device=device)
-    return put_adapter(config, transformer)
+    start, dtype = where_to_load(device, to=config.base_quantization), frozen_dtype(config.precision, device=device)
+    return put_adapter(config, load_transformer(resolve_base(config), dtype=dtype, device=start), device=device)
 
 
-def put_adapter(config: TrainDitConfig, transformer: WanTransformer3DModel) -> WanTransformer3DModel:
-    """Quantise the frozen base as configured and put a new adapter on it, in place."""
-    quantise(transformer, to=config.base_quantization)
+def put_adapter(config: TrainDitConfig, transformer: WanTransformer3DModel, *, device: torch.device) -> WanTransformer3DModel:
+    """Quantise the frozen base onto the device as configured and put a new adapter on it, in place."""
+    quantise(transformer, to=config.base_quantization, device=device)
     inject_adapter(transformer, rank=config.dora_rank, kind=config.adapter, generator=torch.Generator().manual_seed(config.seed))
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
