@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from wan_alpha.config import EvaluateConfig
 from wan_alpha.data.manifest import read_manifest, write_manifest
 from wan_alpha.errors import DatasetError
+from wan_alpha.evaluate import evaluation_entries
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -80,6 +82,13 @@ def test_jsonl(tmp_path):
     a, b, d = read_manifest(tmp_path)
     assert (a.rgba, b.rgb, b.alpha, d.alpha) == tuple(tmp_path / name for name in ("a.webp", "b.mp4", "c.mp4", "d_alpha.mp4"))
     assert b.prompt == "x\u2028y"
+
+
+def test_a_row_without_its_matte_stops_whatever_is_skipped(tmp_path):
+    touch(tmp_path, "half_rgb.mp4")
+    table(tmp_path, "video,prompt\nhalf,p\n")
+    with pytest.raises(DatasetError, match=r"half_rgb.mp4 alone, expected half_alpha.mp4"):
+        evaluation_entries(EvaluateConfig(dataset_base_path=tmp_path, on_bad_sample="skip"))
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_docstring_says_command_hardware_time_and_result(make: Callable[[], Reci
     assert [word for word in ("command:", "hardware:", "time:", "expected:") if word not in doc] == []
 
 
+@pytest.mark.parametrize("name", ["wan_1_3b", "wan_14b"])
+def test_real_runs_validate_and_preview_stage_2(name: str) -> None:
+    r = get_recipe(name)
+    dit = r.train_dit
+    assert (dit.validate_every_steps, dit.validation_clips, dit.preview_clips) == (250, 8, 2)
+    assert dit.guidance_scale == r.generate.guidance_scale
+    call = next(line for line in (RUNS / f"{name}.sh").read_text().splitlines() if line.startswith("wan-alpha train-dit"))
+    assert '"${vae[@]}"' in call  # previews need the decoders
+
+
 def test_the_papers_numbers() -> None:
     """arXiv 2509.24979 v3 and the released scripts."""
     r = get_recipe("wan_14b")

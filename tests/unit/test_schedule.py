@@ -1,8 +1,10 @@
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
 from wan_alpha.config import TrainConfig
+from wan_alpha.data.draws import BatchOrder
 from wan_alpha.data.shares import Share
 from wan_alpha.train.schedule import learning_rate_at, positions_of, total_steps
 
@@ -37,3 +39,23 @@ def test_processes_walk_the_samples_of_one_process_with_the_whole_batch(accumula
 
 def test_micro_batches_follow_each_other():
     assert positions_of(replace(CONFIG, batch_size=1, gradient_accumulation_steps=2), step=3, micro_batch=1) == [7]
+
+
+def test_with_buckets_processes_are_as_accumulation_not_as_a_larger_batch():
+    """Which clips, of three shapes, each optimiser step sees over two epochs."""
+
+    def seen(count, **sizes):
+        config = TrainConfig(**sizes)
+        order = BatchOrder("aaaaabbbbccc", batch_size=config.batch_size, seed=3)
+        micro_batches = range(config.gradient_accumulation_steps)
+
+        def step_of(step):
+            shares = [Share(rank=rank, count=count) for rank in range(count)]
+            walked = [positions_of(config, step=step, micro_batch=micro, share=share) for micro in micro_batches for share in shares]
+            return [[order.index_at(position) for position in positions] for positions in walked]
+
+        return [step_of(step) for step in range(8)]
+
+    assert seen(2, batch_size=2) == seen(1, batch_size=2, gradient_accumulation_steps=2)
+    beside, larger = ([sorted(chain(*batches)) for batches in steps] for steps in (seen(2, batch_size=2), seen(1, batch_size=4)))
+    assert beside != larger

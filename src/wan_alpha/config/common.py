@@ -130,4 +130,4 @@ class DatasetConfig:
     num_frames: int = 17
     """Frames per clip, 4n+1; shorter clips are played back and forth."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """A clip that cannot be read: stop with its name, or skip it and list it."""
+    """A clip that cannot be read: stop with its name, or skip it and list it. A row whose file is missing stops either way."""

@@ -21,6 +21,7 @@ STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
 DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
 BUCKETS: dict[str, Any] = dict(buckets="aspect+length")  # the paper's Stage 2: one area, any aspect, up to 81 frames
+WATCHED: dict[str, Any] = dict(validate_every_steps=250, validation_clips=8, preview_clips=2)
 
 
 def wan_14b() -> Recipe:
@@ -31,6 +32,7 @@ def wan_14b() -> Recipe:
     time:      not measured: neither the weights nor such hardware were available; the paper gives none
     expected:  as published, on unpublished data: 41.47 dB colour, 42.22 dB alpha (VAE). Sampling takes 4 steps without guidance,
                with LightX2V's LoRA (--acceleration_lora); without it, 50 steps.
+    Stage 2 holds 8 clips out and draws 2 previews, for which it needs --vae_lora_path, the file of Stage 1.
     Kept from the released code: AdamW 1e-4, the 1000-step noise table with its bell-shaped weight, mu = 0.05, the 1.3B transformer
     as the judge of Stage 1; its loss is the form with both halves alive, `--bidirectional reference` is the released one.
     """
@@ -76,6 +78,7 @@ def wan_14b() -> Recipe:
             **DATA,
             **STAGE_2_SIZE,
             **BUCKETS,
+            **WATCHED,
         ),
         generate=GenerateConfig(output_path=OUTPUT / "generated", **BASE, **STAGE_2_SIZE),
         export=ExportConfig(source=OUTPUT / "generated", output_path=OUTPUT / "exported"),

@@ -21,6 +21,7 @@ STAGE_1_SIZE: dict[str, Any] = dict(height=272, width=272, num_frames=17)
 STAGE_2_SIZE: dict[str, Any] = dict(height=480, width=832, num_frames=81)
 DATA: dict[str, Any] = dict(dataset_base_path=OUTPUT / "data")
 BUCKETS: dict[str, Any] = dict(buckets="aspect+length")  # the paper's Stage 2: one area, any aspect, up to 81 frames
+WATCHED: dict[str, Any] = dict(validate_every_steps=250, validation_clips=8, preview_clips=2)
 
 
 def wan_1_3b() -> Recipe:
@@ -31,6 +32,7 @@ def wan_1_3b() -> Recipe:
     time:      not measured: the real weights were not available
     expected:  no published numbers for 1.3B; the paper's (14B, its own data) are 41.47 dB colour, 42.22 dB alpha for the VAE.
                No few-step LoRA: 30 sampling steps with guidance 5, for which a tenth of the captions is dropped in training.
+    Stage 2 holds 8 clips out and draws 2 previews, for which it needs --vae_lora_path, the file of Stage 1.
     """
     return Recipe(
         doctor=DoctorConfig(output_path=OUTPUT / "doctor", num_frames=81),
@@ -60,11 +62,13 @@ def wan_1_3b() -> Recipe:
             num_epochs=100_000,
             save_every_epochs=100,
             save_every_steps=250,
+            guidance_scale=5.0,
             output_path=OUTPUT / "dit",
             **BASE,
             **DATA,
             **STAGE_2_SIZE,
             **BUCKETS,
+            **WATCHED,
         ),
         generate=GenerateConfig(num_inference_steps=30, guidance_scale=5.0, output_path=OUTPUT / "generated", **BASE, **STAGE_2_SIZE),
         export=ExportConfig(source=OUTPUT / "generated", output_path=OUTPUT / "exported"),

@@ -31,7 +31,8 @@ def learning_rate_at(config: TrainConfig, *, step: int, total: int) -> float:
 def positions_of(config: TrainConfig, *, step: int, micro_batch: int, share: Share = ALONE) -> list[int]:
     """Sample positions of one forward pass of one process.
 
-    The processes' batches stand side by side, so that N processes walk the samples as one process with N times the batch does.
+    The processes' batches stand side by side, so that N processes walk the samples as one process with N times the accumulation does;
+    without buckets also as one with N times the batch.
     """
     batch = (step * config.gradient_accumulation_steps + micro_batch) * share.count + share.rank
     return list(range(batch * config.batch_size, (batch + 1) * config.batch_size))
