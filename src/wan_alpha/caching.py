@@ -97,7 +97,7 @@ def _build(config: CacheConfig, share: Share, *, entries: list[ClipEntry]) -> Ca
     check_lengths({entry.prompt for entry in entries}, load_tokenizer(resolve_base(config)), limit=config.max_sequence_length)
     plan = _plan(config, entries, rgba_vae)
     pending = [shard for shard in share.of(plan.shards) if not plan.has_shard(*shard)]
-    records = {mark: _probe(plan, mark) for _, marks in pending for mark in marks}
+    records = _probe_all(plan, [mark for _, marks in pending for mark in marks])
     if share.rank == 0 and not _is_finished(plan):
         disk.drop_index(plan.folder)
     _embed(plan, share, device=device)
@@ -127,6 +127,16 @@ def _hashes(entry: ClipEntry) -> list[str]:
     """Hashes of a clip's files, of folders frame by frame."""
     paths = [path for path in (entry.rgba, entry.rgb, entry.alpha) if path is not None]
     return [sha256(file) for path in paths for file in (sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path])]
+
+
+def _probe_all(plan: Plan, marks: list[str]) -> dict[str, ClipRecord]:
+    """All before the first is encoded: a bad clip stops the run before anything is written."""
+    records = {}
+    with progress("reading clips", total=len(marks)) as advance:
+        for mark in marks:
+            records[mark] = _probe(plan, mark)
+            advance()
+    return records
 
 
 def _probe(plan: Plan, mark: str) -> ClipRecord:

@@ -2,6 +2,8 @@
 
 import doctest
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from forked import together
-from wan_alpha import recipes
+from wan_alpha import progress, recipes
 from wan_alpha.cache import cache
 from wan_alpha.checkpoints.files import read_tensors
 from wan_alpha.config import CacheConfig
@@ -20,6 +22,7 @@ from wan_alpha.errors import CacheError, MediaError, UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_pair, write_png
+from wan_alpha.progress import Advance
 from wan_alpha.recipes.tiny import STAGE1
 
 SHAPES = {"wide": (6, 32, 64), "tall": (9, 64, 32), "small": (5, 32, 32)}
@@ -125,6 +128,20 @@ def test_two_processes_make_the_same_cache(data: Path, made: Path, tmp_path: Pat
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "prompts", "report.json", "run.json", "shards"]
+
+
+def test_reading_the_clips_shows_its_progress(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the first shard: every clip is decoded once."""
+    seen: list[tuple[str, int]] = []
+
+    @contextmanager
+    def display(label: str, total: int, done: int) -> Iterator[Advance]:
+        yield lambda **values: seen.append((label, total))
+
+    monkeypatch.setattr(progress, "_display", [display])
+    cache(config(data, tmp_path))
+    assert seen[:4] == [("reading clips", 4)] * 4
+    assert seen[-4:] == [("caching", 4)] * 4
 
 
 def test_a_bad_clip_is_an_error_or_listed(data: Path, tmp_path: Path) -> None:
