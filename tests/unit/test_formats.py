@@ -60,6 +60,13 @@ def test_ladder(tmp_path, name):
     assert inside.max() <= (3 if name in ("webm", "pair") else 2)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_ffv1_of_a_line_of_pixels(tmp_path, size):
+    """Four slices need two pixels each way."""
+    clip = RgbaClip(rgb=np.full((2, *size, 3), 7, np.uint8), alpha=np.full((2, *size), 200, np.uint8), fps=16.0)
+    assert write_format(clip, tmp_path / "a", name="ffv1", options=WriteOptions()).alpha_max_error == 0
+
+
 @pytest.mark.parametrize(
     ("name", "bound"), [("png", 0), ("zip", 0), ("apng", 0), ("ffv1", 0), ("prores", 43), ("exr", 17), ("webp", 0), ("webm", 0)]
 )

@@ -38,7 +38,7 @@ def write_ffv1(clip: RgbaClip, path: Path, *, alpha_mode: str) -> None:
         container="matroska",
         codec="ffv1",
         pixel_format="bgra" if clip.bits == 8 else "gbrap16le",
-        options={"level": "3", "slices": "4", "slicecrc": "1", "g": "1"},
+        options={"level": "3", "slices": "4" if min(clip.width, clip.height) > 1 else "1", "slicecrc": "1", "g": "1"},
         color_range=0,
         alpha_mode=alpha_mode,
     )
