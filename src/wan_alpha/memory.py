@@ -11,8 +11,8 @@ from wan_alpha.config import CacheConfig, EvaluateConfig, GenerateConfig, TrainC
 from wan_alpha.errors import UsageError
 from wan_alpha.linux import stated_bytes
 
-CPU_MESSAGES = ("can't allocate memory", "not enough memory")
-"""torch has no exception of its own for a CPU: these are in its allocator's RuntimeError."""
+ALLOCATOR_MESSAGES = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+"""torch has no exception of its own for a CPU and for MPS: these are in their allocators' RuntimeError."""
 ANOTHER_DEVICE = "a device with more memory"
 
 Moment = Literal["loading", "working"]
@@ -31,7 +31,7 @@ def out_of_memory_named(config: StageConfig, *, during: Moment = "working") -> I
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _explained(config, during) from error
     except RuntimeError as error:
-        if not any(message in str(error) for message in CPU_MESSAGES):
+        if not any(message in str(error) for message in ALLOCATOR_MESSAGES):
             raise
         raise _explained(config, during) from error
 
@@ -121,7 +121,8 @@ def _lighter(config: StageConfig) -> Iterator[str]:
 
 
 def _in_bfloat16(config: TrainDitConfig | CacheConfig | GenerateConfig) -> bool:
-    return config.precision == "bfloat16" or (config.precision == "auto" and _on_a_card(config) and torch.cuda.is_bf16_supported())
+    by_itself = _on_a_card(config) and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bfloat16" or (config.precision == "auto" and by_itself)
 
 
 def _on_a_card(config: StageConfig) -> bool:

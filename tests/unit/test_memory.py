@@ -20,7 +20,7 @@ SIZE = "got out of memory with 81 frames of 832 x 480"
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU with bfloat16."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
 
 
 @pytest.mark.parametrize(
