@@ -10,13 +10,18 @@ from wan_alpha.config import TrainConfig
 from wan_alpha.errors import UsageError
 
 
-def expect_next_setting(stage: ModuleType, part: str, *, config: TrainConfig, loading: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage's training says in one line what to change where PART runs out: `loading` while networks load, then checkpointing."""
+def line_where_memory_ends(stage: ModuleType, part: str, *, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the stage's training says when PART runs out."""
 
     def runs_out(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(stage, part, runs_out)
-    message = "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else f"loading the networks: .* {loading}"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError) as raised:
         stage.train(replace(config, output_path=config.output_path.with_name("out of memory")))
+    return str(raised.value)
+
+
+def advice(part: str, *, loading: str) -> str:
+    """A pattern of what it should say: `loading` while networks load, then checkpointing."""
+    return "training: .* --gradient_checkpointing" if part in ("log_forecast", "fit") else f"loading the networks: .* {loading}"

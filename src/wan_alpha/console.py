@@ -63,7 +63,7 @@ def _text(values: dict[str, float]) -> str:
 
 def say(text: str) -> None:
     """A line on stderr. Work does not end because nobody reads it any more."""
-    print(text, file=_Lasting(sys.stderr), flush=True)
+    _write(_Lasting(sys.stderr), f"{text}\n")
 
 
 class _Lasting(io.TextIOBase):
@@ -92,6 +92,11 @@ class _Lasting(io.TextIOBase):
             mute(self.stream)
 
 
+def _write(stream: Any, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
 def reader_left(write: Callable[[], object]) -> bool:
     """Whether `write` found nobody to read. Other errors (a full disk) go on."""
     try:
@@ -112,7 +117,7 @@ def show_picture(path: Path) -> None:
     """Draw a PNG on the terminal, where it speaks kitty's or iTerm's graphics protocol; nothing elsewhere."""
     sequence = picture_sequence(path.read_bytes(), os.environ) if sys.stdout.isatty() else ""
     if sequence:
-        reader_left(lambda: print(sequence, flush=True))  # the lines that follow report it
+        reader_left(lambda: _write(sys.stdout, f"{sequence}\n"))  # the lines that follow report it
 
 
 def picture_sequence(png: bytes, environment: Mapping[str, str]) -> str:
