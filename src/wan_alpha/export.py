@@ -52,8 +52,8 @@ def export(config: ExportConfig) -> list[Path]:
     rows: list[Row] = []
     with progress("exporting", total=len(found)) as advance:
         for source in found:
-            clip = _read(source, config)
-            written += export_clip(clip, config.output_path / source.name, config=config)
+            clip, changes = _read(source, config)
+            written += export_clip(clip, config.output_path / source.name, config=config, changes=changes)
             rows += [thumbnails(clip)] if len(rows) < MAX_ROWS else []
             advance()
     write_sheet(rows, config.output_path / EXPORT_SHEET)
@@ -61,11 +61,11 @@ def export(config: ExportConfig) -> list[Path]:
     return written
 
 
-def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig) -> list[Path]:
+def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tuple[str, ...] = ()) -> list[Path]:
     """Write one clip in the formats of a config, as files that begin with STEM, and verify each; all or nothing.
 
     Files are made in a folder beside the stem and move to their places once all of them have been verified. Returns them, without
-    the sidecar.
+    the sidecar. CHANGES: what was done to the source before, for the sidecar.
     """
     for name in ("png", "exr"):
         if name in config.formats:
@@ -82,7 +82,7 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig) -> list[Pat
             files.append({"files": [path.name], "format": PREVIEW, "background": config.preview_background})
         written = [path.name for path in sorted(folder.iterdir())]
         size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
-        sidecar = {**size, "matte_fill": config.matte_fill, "written": files}
+        sidecar = {**size, "changes": changes, "matte_fill": config.matte_fill, "written": files}
         sidecar |= {} if clip.record is None else {"record": json.loads(clip.record)}
         ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         for name in [*written, stem.name + SIDECAR_ENDING]:
@@ -105,7 +105,8 @@ def over_background(clip: RgbaClip, background: str) -> UInt8[np.ndarray, "T H W
     return frames
 
 
-def _read(source: FoundClip, config: ExportConfig) -> RgbaClip:
+def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str, ...]]:
+    """The clip at a constant rate, and what was changed for that."""
     clip = read_clip(
         rgba=source.rgba,
         rgb=source.rgb,

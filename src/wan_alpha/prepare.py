@@ -206,11 +206,8 @@ def _prepared(clip: ClipReport, folder: Path) -> FoundClip:
 
 def _pieces(clip: RgbaClip, source: Source, config: PrepareConfig) -> Iterator[tuple[int, RgbaClip, tuple[str, ...]]]:
     """(first frame, clip, changes) after rate, size and windows."""
-    changes = []
-    if clip.times is not None:
-        frames = clip.num_frames
-        clip = constant_rate(clip, Path(source.origin()[0]), how=config.variable_rate)
-        changes.append(f"variable rate: {frames} frames as {clip.num_frames} at {clip.fps:g} frames per second, {config.variable_rate}")
+    clip, evened = constant_rate(clip, Path(source.origin()[0]), how=config.variable_rate)
+    changes = [*evened]
     if config.rate != "keep" and clip.fps != config.fps:
         changes.append(f"rate: {clip.fps:g} to {config.fps:g} frames per second, {config.rate}")
         clip = at_rate(clip, fps=config.fps, kind=config.rate)

@@ -155,7 +155,7 @@ def test_variable_rate_keeps_its_times(tmp_path):
     assert clip.num_frames == 6
     assert clip.times == pytest.approx([t / 1000 for t in times])
     assert read_pair(path, path, start=2, count=3).times == pytest.approx([0, 0.15, 0.2])
-    steady = constant_rate(clip, path)
+    steady, _ = constant_rate(clip, path)
     assert (steady.fps, steady.num_frames, steady.times) == (20, 8, None)
     assert [int(a[0, 0]) for a in steady.alpha] == [16, 20, 24, 24, 24, 28, 32, 36]
     even = encode(tmp_path / "b.mkv", [grey_frame(g) for g in numbered(6)], codec="ffv1", options={"level": "3"})

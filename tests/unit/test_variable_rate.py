@@ -1,5 +1,6 @@
 """Clips of variable frame rate: a pause stays a pause in prepared copies, and is said."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import av
 import numpy as np
 import pytest
 
-from wan_alpha.config import DoctorConfig, PrepareConfig
+from wan_alpha.config import DoctorConfig, ExportConfig, PrepareConfig
 from wan_alpha.data.conform import at_rate, at_size
 from wan_alpha.doctor import doctor
+from wan_alpha.export import export
 from wan_alpha.findings.repair import repair
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import read_pair
+from wan_alpha.media.write import write_webp
 from wan_alpha.prepare import prepare
 
 TIMES_MS = (0, 33, 66, 100, 1000, 1033, 1066, 1100)
@@ -59,6 +62,22 @@ def test_a_pause_stays_a_pause(source, tmp_path, settings, frames, fps, changes)
     assert clip.fps == pytest.approx(fps, rel=0.01)
     assert len(clip.changes) == len(changes)
     assert all(got.startswith(expected) for got, expected in zip(clip.changes, changes, strict=True))
+
+
+def test_the_sidecar_of_an_export_says_how_the_rate_was_made_constant(source, tmp_path, caplog):
+    """And nothing for a clip whose rate was constant."""
+    alpha = np.full((3, 16, 16), 128, np.uint8)
+    write_webp(RgbaClip(rgb=np.zeros((3, 16, 16, 3), np.uint8), alpha=alpha, fps=16.0), source / "steady.webp")
+    held = "variable rate: 8 frames as 34 at 30 frames per second, hold"
+    for how, frames, expected in (("hold", 34, held), ("mean", 8, "variable rate: 8 frames as 8 at 7.05")):
+        caplog.clear()
+        export(ExportConfig(source=source, output_path=tmp_path / how, formats=("webp",), variable_rate=how))
+        said = {name: json.loads((tmp_path / how / f"{name}_export.json").read_text()) for name in ("v", "steady")}
+        assert said["v"]["frames"] == frames
+        (change,) = said["v"]["changes"]
+        assert change.startswith(expected)
+        assert caplog.text.count(change) == 1
+        assert said["steady"]["changes"] == []
 
 
 def test_resampling_takes_frames_at_their_moments(source, tmp_path):

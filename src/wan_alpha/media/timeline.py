@@ -120,21 +120,27 @@ def uneven_times(durations: list[float]) -> tuple[float, ...] | None:
     return tuple(itertools.accumulate((d / 1000 for d in durations[:-1]), initial=0.0))
 
 
-def constant_rate(clip: RgbaClip, path: Path, *, how: VariableRate = "hold") -> RgbaClip:
-    """A clip of variable rate at a constant one: each frame is held until the next begins, on a grid of the shortest gap.
+def constant_rate(clip: RgbaClip, path: Path, *, how: VariableRate = "hold") -> tuple[RgbaClip, tuple[str, ...]]:
+    """A clip of variable rate at a constant one, and in words what that changed: nothing where the rate was constant.
 
-    how = "mean" keeps each frame once, at the mean rate. The grid's rate is a common one (16, 23.976, 30, ...) where the shortest gap
-    stands for it, and at most LARGEST_CONSTANT_RATE.
+    how = "hold" shows each frame until the next begins, on a grid of the shortest gap; "mean" keeps each once, at the mean rate. The
+    grid's rate is a common one (16, 23.976, 30, ...) where the shortest gap stands for it, and at most LARGEST_CONSTANT_RATE.
     """
-    if clip.times is None or clip.num_frames < 2 or how == "mean":
-        return replace(clip, times=None)
-    gaps = np.diff(clip.times)
+    if clip.times is None:
+        return clip, ()
+    even = _held(clip, clip.times, path) if how == "hold" and clip.num_frames > 1 else replace(clip, times=None)
+    change = f"variable rate: {clip.num_frames} frames as {even.num_frames} at {even.fps:g} frames per second, {how}"
+    log.warning("%s: %s", path, change)
+    return even, (change,)
+
+
+def _held(clip: RgbaClip, times: tuple[float, ...], path: Path) -> RgbaClip:
+    gaps = np.diff(times)
     fps = float(min(1 / max(gaps.min(), 1e-6), LARGEST_CONSTANT_RATE))
     near = [rate for rate in COMMON_RATES if abs(rate - fps) < 0.03 * fps]
     fps = float(min(near, key=lambda rate: abs(rate - fps))) if near else fps
-    marks = np.rint(np.array(clip.times) * fps).astype(int)
+    marks = np.rint(np.array(times) * fps).astype(int)
     total = int(marks[-1]) + max(1, round(float(np.median(gaps)) * fps))
     check_size(path, width=clip.width, height=clip.height, num_frames=total)
     order = np.searchsorted(marks, np.arange(total), side="right") - 1
-    log.warning("%s: variable frame rate; %d frames held to %d at %g per second", path, clip.num_frames, total, fps)
     return replace(clip, rgb=clip.rgb[order], alpha=clip.alpha[order], fps=fps, times=None)
