@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from wan_alpha.media.clip import Colour, Matte, RgbaClip
+from wan_alpha.media.transfer import Transfer, linear_to_srgb, srgb_to_linear
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,16 @@ class Evidence:
         )
 
 
-def evidence(clip: RgbaClip) -> Evidence:
-    """Look at every translucent pixel. A black or evenly dark subject gives no correlation and counts as straight, where it is the same."""
+def evidence(clip: RgbaClip, *, transfer: Transfer = "display") -> Evidence:
+    """Look at every translucent pixel, as it was in its file: TRANSFER says whether that held light.
+
+    A black or evenly dark subject gives no correlation and counts as straight, where it is the same.
+    """
     low, high = (level * (clip.top // 255) for level in TRANSLUCENT)
     translucent = (clip.alpha >= low) & (clip.alpha <= high)
     alpha = clip.alpha[translucent].astype(np.float64)
     brightest = clip.rgb[translucent].max(axis=-1).astype(np.float64) if alpha.size else alpha
+    brightest = srgb_to_linear(brightest / clip.top) * clip.top if transfer == "linear" else brightest
     varies = alpha.size > 1 and alpha.std() > 0 and brightest.std() > 0
     return Evidence(
         pixels=int(alpha.size),
@@ -56,27 +61,35 @@ def evidence(clip: RgbaClip) -> Evidence:
     )
 
 
-def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultiplied: bool) -> RgbaClip:
+def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultiplied: bool, transfer: Transfer = "display") -> RgbaClip:
     """The clip with straight colour.
 
     mode: "file" takes the file's own word (untagged: straight), "detect" the pixels' where the file says nothing, and logs the
-    evidence; "straight" and "premultiplied" are the caller's word.
+    evidence; "straight" and "premultiplied" are the caller's word. transfer: what the file's colour was when it was multiplied.
     """
     premultiplied = mode == "premultiplied" or (mode != "straight" and stated_premultiplied)
     if mode == "detect" and not stated_premultiplied:
-        seen = evidence(clip)
+        seen = evidence(clip, transfer=transfer)
         premultiplied = seen.premultiplied
         log.info("%s: read as %s: %s", path, "premultiplied" if premultiplied else "straight", seen)
-    return replace(clip, rgb=unpremultiplied(clip.rgb, clip.alpha)) if premultiplied else clip
+    return replace(clip, rgb=unpremultiplied(clip.rgb, clip.alpha, transfer=transfer)) if premultiplied else clip
 
 
-def unpremultiplied(rgb: Colour, alpha: Matte) -> Colour:
-    """Straight colour of premultiplied pixels, rounded and clipped; black under alpha 0."""
+def unpremultiplied(rgb: Colour, alpha: Matte, *, transfer: Transfer = "display") -> Colour:
+    """Straight colour of premultiplied pixels, rounded and clipped; black under alpha 0.
+
+    rgb: sRGB levels; of colour that was multiplied as light, linear_to_srgb(c * a), which is divided in light: linear_to_srgb(c).
+    """
     top = (1 << (8 * alpha.itemsize)) - 1
     out = np.zeros_like(rgb)
     for straight, premul, a in zip(out, rgb, alpha, strict=True):
-        share = np.maximum(a, 1)[..., None].astype(np.float32)
-        straight[...] = np.where(a[..., None] > 0, np.minimum(np.rint(premul * (top / share)), top), 0)
+        one_over = top / np.maximum(a, 1)[..., None].astype(np.float32)
+        if transfer == "linear":
+            light = srgb_to_linear(premul.astype(np.float32) / top) * one_over
+            levels = np.rint(linear_to_srgb(light.clip(0, 1)) * top)
+        else:
+            levels = np.minimum(np.rint(premul * one_over), top)
+        straight[...] = np.where(a[..., None] > 0, levels, 0)
     return out
 
 

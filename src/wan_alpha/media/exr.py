@@ -3,19 +3,17 @@
 import io
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from wan_alpha.errors import MediaError, UsageError, WanAlphaError
 from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import ALPHA_TAG, Bits, RgbaClip, check_size, media_errors
 from wan_alpha.media.colour import Levels, Rgb
+from wan_alpha.media.transfer import Transfer, linear_to_srgb, srgb_to_linear
 
 SUFFIX = ".exr"
-Transfer = Literal["linear", "display"]
 TRANSFER_ATTRIBUTE = "wanAlphaTransfer"
 COMMENTS_ATTRIBUTE = "comments"
 
@@ -26,9 +24,8 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
     Colour is divided by alpha, in light, unless alpha_mode is "straight", or the header says so and alpha_mode leaves it to the file.
     Channels are R, G, B, A (or Y, A) of the first part; pixels outside of the display window are cut, missing ones are transparent.
     """
-    openexr = _library(path, error=MediaError)
+    openexr, header = _library(path, error=MediaError), _header(path, data)
     with media_errors(path):
-        header = openexr.File(io.BytesIO(data), header_only=True).header()
         (left, top), (right, bottom) = header["dataWindow"]
         check_size(path, width=int(right) - int(left) + 1, height=int(bottom) - int(top) + 1)
         channels = openexr.File(io.BytesIO(data), separate_channels=True).channels()
@@ -37,24 +34,26 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
     if any(name not in values for name in names) or len({part.shape for part in values.values()}) > 1:
         raise MediaError(path, got=f"channels {', '.join(values)}", expected="R, G, B, A of one size", do="export the RGBA layer alone")
     stored = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, None)
-    transfer: Transfer = "display" if header.get(TRANSFER_ATTRIBUTE) == "display" else "linear"
     alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
     said = header.get(ALPHA_TAG) if alpha_mode in ("file", "detect") else alpha_mode
     if alpha is None or said == "straight":
         straight = stored
     else:
         straight = np.where(alpha[..., None] > 0, stored / np.maximum(alpha[..., None], 1e-6), 0)
-    rgb = straight.clip(0, 1) if transfer == "display" else linear_to_srgb(straight.clip(0, 1))
+    rgb = straight.clip(0, 1) if _transfer(header) == "display" else linear_to_srgb(straight.clip(0, 1))
     colour = _levels(_windowed(path, rgb, header), bits)
     return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
 
 
 def comments(path: Path, data: bytes) -> str | None:
     """What a file says in its header's standard attribute for comments."""
-    openexr = _library(path, error=MediaError)
-    with media_errors(path):
-        found = openexr.File(io.BytesIO(data), header_only=True).header().get(COMMENTS_ATTRIBUTE)
+    found = _header(path, data).get(COMMENTS_ATTRIBUTE)
     return None if found is None else str(found)
+
+
+def stated_transfer(path: Path, data: bytes) -> Transfer:
+    """What a file's colour is: light, unless its header says that it is display-referred."""
+    return _transfer(_header(path, data))
 
 
 def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> None:
@@ -76,13 +75,14 @@ def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> N
             openexr.File(header, {"RGBA": np.ascontiguousarray(pixels)}).write(str(partial / f"{index:05d}{SUFFIX}"))
 
 
-def srgb_to_linear(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Display value to light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+def _header(path: Path, data: bytes) -> dict:
+    openexr = _library(path, error=MediaError)
+    with media_errors(path):
+        return openexr.File(io.BytesIO(data), header_only=True).header()
 
 
-def linear_to_srgb(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
+def _transfer(header: dict) -> Transfer:
+    return "display" if header.get(TRANSFER_ATTRIBUTE) == "display" else "linear"
 
 
 def _windowed(path: Path, pixels: np.ndarray, header: dict) -> np.ndarray:

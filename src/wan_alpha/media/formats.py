@@ -10,6 +10,7 @@ from wan_alpha.media.alpha_mode import premultiplied
 from wan_alpha.media.clip import Bits, RgbaClip
 from wan_alpha.media.movies import write_ffv1, write_prores, write_webm
 from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.transfer import Transfer
 from wan_alpha.media.verify import ReadBack, compare
 from wan_alpha.media.write import write_apng, write_pair, write_png_sequence, write_png_zip, write_webp
 
@@ -21,7 +22,7 @@ class WriteOptions:
     alpha_mode: Literal["straight", "premultiplied"] = "straight"
     webp_quality: int | None = None
     """None is lossless; 0 to 100 gives lossy colour, alpha stays exact."""
-    exr_transfer: exr.Transfer = "linear"
+    exr_transfer: Transfer = "linear"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,8 @@ def _decode(path: Path, *, start: int, count: int | None, bits: Bits, alpha_mode
 def _straight(clip: RgbaClip, path: Path, decoded: Decoded, *, alpha_mode: AlphaMode) -> RgbaClip:
     if decoded.settled:
         return clip
-    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied)
+    transfer = stills.stated_transfer(path) if alpha_mode in DIVIDED else "display"
+    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied, transfer=transfer)
 
 
 def _kind(path: Path) -> str:

@@ -19,6 +19,7 @@ from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
+from wan_alpha.media.transfer import Transfer
 
 STILL_SUFFIXES = (".png", ".webp", ".exr")
 ARCHIVE_SUFFIX = ".zip"
@@ -170,6 +171,16 @@ def read_bytes(path: Path) -> bytes:
         if size > MAX_STILL_BYTES:
             raise MediaError(path, got=f"{size >> 20} MiB", expected=f"a picture of at most {MAX_STILL_BYTES >> 20} MiB")
         return path.read_bytes()
+
+
+def stated_transfer(path: Path) -> Transfer:
+    """What the colour of a picture, or of the first one of a series, is in its file: light in EXR (exr.stated_transfer), else sRGB."""
+    if path.suffix.lower() == exr.SUFFIX:
+        return exr.stated_transfer(path, read_bytes(path))
+    if not path.is_dir() and path.suffix.lower() != ARCHIVE_SUFFIX:
+        return "display"
+    with still_series(path) as series:
+        return exr.stated_transfer(series[0].path, series[0].read()) if series[0].is_exr else "display"
 
 
 def split_channels(image: Image.Image) -> tuple[Rgb, Levels | None]:

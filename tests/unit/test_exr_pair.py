@@ -1,0 +1,60 @@
+"""EXR colour beside a matte of its own: what was multiplied as light is divided as light."""
+
+import numpy as np
+import pytest
+
+from wan_alpha.config import ExportConfig
+from wan_alpha.export import export
+from wan_alpha.media import exr
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.transfer import linear_to_srgb, srgb_to_linear
+from wan_alpha.media.write import write_png_sequence
+
+openexr = pytest.importorskip("OpenEXR", reason="needs the extra 'exr'")
+
+ALPHA = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+COLOUR = np.array([200, 120, 40], np.uint8)
+
+
+@pytest.fixture
+def pair(tmp_path, request):
+    """One colour times alpha, as light or as sRGB values, in EXR without alpha, and the matte as PNG: a_rgb/ and a_alpha/."""
+    transfer = getattr(request, "param", "linear")
+    values = srgb_to_linear(COLOUR / 255) if transfer == "linear" else COLOUR / 255
+    premul = (values * (ALPHA[0, ..., None] / 255)).astype(np.float32)
+    (tmp_path / "a_rgb").mkdir()
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+    header |= {exr.TRANSFER_ATTRIBUTE: transfer} if transfer == "display" else {}
+    openexr.File(header, {"RGB": premul}).write(str(tmp_path / "a_rgb" / "0001.exr"))
+    grey = RgbaClip(rgb=np.stack([ALPHA] * 3, -1), alpha=np.full_like(ALPHA, 255), fps=16.0)
+    write_png_sequence(grey, tmp_path / "a_alpha")
+    return tmp_path
+
+
+@pytest.mark.parametrize("pair", ["linear", "display"], indirect=True)
+@pytest.mark.parametrize("mode", ["premultiplied", "detect"])
+@pytest.mark.parametrize("name", ["a_rgb", "a_rgb/0001.exr"])
+def test_premultiplied_colour_comes_back(pair, mode, name):
+    clip = read_pair(pair / name, pair / "a_alpha", alpha_mode=mode)
+    assert (clip.bits, np.array_equal(clip.alpha, ALPHA)) == (8, True)
+    assert np.abs(clip.rgb.astype(int) - COLOUR)[ALPHA >= 2].max() <= 1
+    assert clip.rgb[ALPHA == 0].max() == 0
+
+
+def test_straight_colour_stays(pair):
+    """Without alpha of its own, and with a file that does not say premultiplied, colour is what the light in it looks like."""
+    stored = linear_to_srgb(srgb_to_linear(COLOUR / 255) * (ALPHA[..., None] / 255))
+    for mode in ("file", "straight"):
+        got = read_pair(pair / "a_rgb", pair / "a_alpha", alpha_mode=mode).rgb
+        assert np.abs(got / 255 - stored).max() <= 0.51 / 255
+
+
+def test_export_of_such_a_pair(pair):
+    clips = pair / "in"
+    clips.mkdir()
+    for half in ("a_rgb", "a_alpha"):
+        (pair / half).rename(clips / half)
+    export(ExportConfig(source=clips, output_path=pair / "out", formats=("webp",), source_alpha="premultiplied"))
+    clip = read_rgba(pair / "out" / "a.webp")
+    assert np.abs(clip.rgb.astype(int) - COLOUR)[ALPHA >= 2].max() <= 1
