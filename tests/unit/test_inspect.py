@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from small_weights import write_small_weights
 from wan_alpha import cli
 from wan_alpha.checkpoints.examine import examine, groups
 from wan_alpha.checkpoints.files import read_tensors, sha256, write_tensors
@@ -23,13 +22,6 @@ from wan_alpha.models.rgba_vae import build_rgba_vae
 from wan_alpha.models.sources import resolve_base, tiny_folder
 
 Q = "blocks.0.self_attn.q"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small")
-    write_small_weights(folder)
-    return folder
 
 
 def report(path: Path, depth: str = "auto") -> FileReport:
