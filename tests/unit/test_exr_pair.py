@@ -1,4 +1,4 @@
-"""EXR colour beside a matte of its own: what was multiplied as light is divided as light."""
+"""EXR colour beside a matte of its own: what was multiplied as light is divided as light, and coverage is not light."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from wan_alpha.config import ExportConfig
 from wan_alpha.export import export
 from wan_alpha.media import exr
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.read import read_matte, read_pair, read_rgba
 from wan_alpha.media.transfer import linear_to_srgb, srgb_to_linear
 from wan_alpha.media.write import write_png_sequence
 
@@ -58,3 +58,15 @@ def test_export_of_such_a_pair(pair):
     export(ExportConfig(source=clips, output_path=pair / "out", formats=("webp",), source_alpha="premultiplied"))
     clip = read_rgba(pair / "out" / "a.webp")
     assert np.abs(clip.rgb.astype(int) - COLOUR)[ALPHA >= 2].max() <= 1
+
+
+@pytest.mark.parametrize("channels", ["Y", "RGB", "RGBA"])
+def test_a_matte_in_exr_is_coverage_as_it_stands(tmp_path, channels):
+    """Neither turned into sRGB nor divided by an alpha of the matte's own file."""
+    coverage = (ALPHA[0] / 255).astype(np.float32)
+    pixels = coverage if channels == "Y" else np.stack([coverage] * len(channels), -1)
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+    openexr.File(header, {channels: pixels}).write(str(tmp_path / "a_alpha.exr"))
+    assert np.array_equal(read_matte(tmp_path / "a_alpha.exr")[0], ALPHA)
+    deep, _ = read_matte(tmp_path / "a_alpha.exr", bits=16)
+    assert np.abs(deep.astype(int) - ALPHA.astype(int) * 257).max() <= 2

@@ -10,6 +10,7 @@ from wan_alpha.media import animation, stills, video
 from wan_alpha.media.alpha_mode import AlphaMode, as_straight
 from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits
 from wan_alpha.media.timeline import timeline
+from wan_alpha.media.transfer import srgb_to_linear
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +83,15 @@ def read_pair(
 
 
 def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
-    """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel."""
+    """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel. EXR holds coverage."""
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
         return video.read_matte_video(path, start=start, count=count, bits=bits)
-    decoded = _decode(path, start=start, count=count, bits=bits)
-    return np.ascontiguousarray(decoded.rgb[..., 1]), decoded.fps
+    coverage = stills.stated_transfer(path) == "linear"
+    decoded = _decode(path, start=start, count=count, bits=16 if coverage else bits, alpha_mode="straight")
+    levels = np.ascontiguousarray(decoded.rgb[..., 1])
+    if coverage:  # it came as colour, in sRGB values
+        levels = change_bits(np.rint(srgb_to_linear(levels / 65535) * 65535).astype(np.uint16), bits)
+    return levels, decoded.fps
 
 
 def read_clip(
