@@ -167,7 +167,9 @@ def _inside(found: FoundClip, folder: Path) -> FoundClip:
     """The clip, or the same with a problem when one of its files, or its caption, is a link out of the folder."""
     if found.problem is not None:
         return found
-    home = _real(folder if folder.is_dir() else folder.parent)
+    # The other half of a pair may lie beside FOLDER: then the folder that holds both is meant.
+    named = folder if folder.is_dir() else folder.parent
+    home = _real(Path(os.path.commonpath([os.path.abspath(path) for path in (named, *found.files)])))
     linked = next((path for path in _files(found.files) if not _real(path).is_relative_to(home)), None)
     caption = caption_file(found)  # that of FOLDER itself lies beside it
     if linked is None and caption is not None and not any(_real(caption).is_relative_to(place) for place in (home, _real(caption.parent))):

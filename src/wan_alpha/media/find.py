@@ -47,6 +47,7 @@ class FoundClip:
 def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     """All clips of a folder and its sub-folders in natural order; a file, or a folder of nothing but numbered frames, is one clip.
 
+    SOURCE may be half of a pair, a file, its frames, or one of the two folders of pairs: it stands for the pairs with what lies beside it.
     A picture without alpha and without a partner is left out, with a warning; so is a clip's thumbnail, a picture of the same name.
     EXCLUDE is a folder to leave out (the output); so is, with a warning, a link back to a folder above it. DatasetError for a missing
     or empty folder and for two clips of one name. What cannot be opened or named in a report is a clip with a problem.
@@ -56,7 +57,12 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
         raise DatasetError(source, got=fault, expected="a clip or a folder of clips that can be read")
     if source.is_file():
         return [_with_partner(source)]
-    clips = [_alone(source.resolve().name, source)] if _is_frame_folder(source) else list(_scan(source, exclude and exclude.resolve(), ()))
+    exclude = exclude and exclude.resolve()
+    pair = _folders_of_pairs(source)
+    if pair is not None:
+        clips = list(_pair_folders(*pair, exclude=exclude))
+    else:
+        clips = [_with_partner(source)] if _is_frame_folder(source) else list(_scan(source, exclude, ()))
     if not clips:
         seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
         got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
@@ -72,26 +78,59 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
 
 
 def _with_partner(source: Path) -> FoundClip:
-    """A file as the clip that it is part of: with the other half of its pair where that lies beside it."""
-    stem = next((source.stem.removesuffix(ending) for ending in HALVES if source.stem.endswith(ending)), source.stem)
-    beside = [path for path in sorted(source.parent.iterdir()) if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()]
-    halves = [path for path in beside if path.stem in {stem + ending for ending in HALVES}]
-    named_colour = any(path.stem in (f"{stem}_rgb", f"{stem}_fgr") for path in halves)
-    clips = {source.stem: source}
-    for path in [*halves, *(path for path in beside if path.stem == stem and not named_colour)]:
-        if path.stem != source.stem:
-            _add(clips, path.stem, path)
+    """A file or a folder of frames as the clip that it is part of: with the other half of its pair where that lies beside it."""
+    home, own = _home(source), _name(source)
+    if _fault(home) is not None:
+        return _alone(own, source)
+    pair = _folders_of_pairs(home)
+    across = next((clip for clip in _pair_by_name(*pair, only=own) if source in clip.files), None) if pair else None
+    if across is not None and across.problem is None:
+        return across
+    stem = next((own.removesuffix(ending) for ending in HALVES if own.endswith(ending)), own)
+    beside = [path for path in _entries(home) if path == source or _may_be_half(path, stem)]
+    halves = [path for path in beside if _name(path) in {stem + ending for ending in HALVES}]
+    named_colour = any(_name(path) in (f"{stem}_rgb", f"{stem}_fgr") for path in halves)
+    clips = {own: source}
+    for path in [*halves, *(path for path in beside if _name(path) == stem and not named_colour)]:
+        if _name(path) != own:
+            _add(clips, _name(path), path)
     paired = _pair_up(clips) if len(clips) > 1 else iter(())
-    return next((clip for clip in paired if source in clip.files), None) or _alone(source.stem, source)
+    found = next((clip for clip in paired if source in clip.files), None) or _alone(own, source)
+    return across if across is not None and found.problem is not None else found
+
+
+def _may_be_half(path: Path, stem: str) -> bool:
+    if _name(path) not in {stem, *(stem + ending for ending in HALVES)}:
+        return False
+    return _fault(path) is None and (_is_frame_folder(path) if path.is_dir() else _is_media(path))
+
+
+def _home(path: Path) -> Path:
+    """The folder that holds PATH, also where PATH is "." or ends in ".."."""
+    return path.parent if path.name not in ("", "..") else Path(os.path.abspath(path)).parent
+
+
+def _name(path: Path) -> str:
+    """What a clip is called after one of its files or folders."""
+    return path.stem if path.is_file() else path.name or Path(os.path.abspath(path)).name
+
+
+def _entries(folder: Path, *, exclude: Path | None = None) -> list[Path]:
+    """What lies in FOLDER in natural order, without what is hidden, unfinished, or EXCLUDE."""
+    paths = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
+    return [path for path in paths if not (path.is_dir() and (path.name.endswith(".partial") or path.resolve() == exclude))]
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)
 
 
 def _scan(folder: Path, exclude: Path | None, above: tuple[Path, ...]) -> Iterator[FoundClip]:
     """ABOVE: the folders, resolved, whose scan led here."""
-    entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
+    entries = _entries(folder, exclude=exclude)
     above = (*above, folder.resolve())
-    folders = [path for path in entries if path.is_dir() and not path.name.endswith(".partial") and path.resolve() != exclude]
-    folders = [path for path in folders if not _leads_back(path, above)]
-    named = [path for path in entries if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)]
+    folders = [path for path in entries if path.is_dir() and not _leads_back(path, above)]
+    named = [path for path in entries if _is_media(path)]
     files = [path for path in named if path.is_file()]
     closed = [path for path in folders if _fault(path)] + [
         path for path in named if path.exists() and not (path.is_file() or path.is_dir())
@@ -109,7 +148,7 @@ def _scan(folder: Path, exclude: Path | None, above: tuple[Path, ...]) -> Iterat
     by_name = {path.name.casefold(): path for path in folders}
     pairs = [(path, by_name[PAIR_FOLDERS[name]]) for name, path in by_name.items() if PAIR_FOLDERS.get(name) in by_name]
     for colours, mattes in pairs:
-        yield from _pair_folders(colours, mattes)
+        yield from _pair_folders(colours, mattes, exclude=exclude)
     others = [path for path in folders if not any(path in pair for pair in pairs)]
     frames = [path for path in others if _is_frame_folder(path)]
     for path in frames:
@@ -183,25 +222,52 @@ def _pair_up(clips: dict[str, Path]) -> Iterator[FoundClip]:
             yield _alone(name, path)
 
 
-def _pair_folders(colours: Path, mattes: Path) -> Iterator[FoundClip]:
+def _folders_of_pairs(folder: Path) -> tuple[Path, Path] | None:
+    """The folder of colours and that of mattes where FOLDER is one of the two and the other one lies beside it."""
+    name, home = _name(folder).casefold(), _home(folder)
+    partner = PAIR_FOLDERS.get(name) or {mattes: colours for colours, mattes in PAIR_FOLDERS.items()}.get(name)
+    if partner is None or _fault(home) is not None:
+        return None
+    other = next((path for path in _entries(home) if path.name.casefold() == partner and path.is_dir()), None)
+    if other is None or _fault(other) is not None:
+        return None
+    return (folder, other) if name in PAIR_FOLDERS else (other, folder)
+
+
+def _pair_folders(colours: Path, mattes: Path, *, exclude: Path | None) -> Iterator[FoundClip]:
     """Clips of equal names in two folders; two folders of numbered frames are one clip, named after the folder that holds them."""
     if _is_frame_folder(colours) and _is_frame_folder(mattes):
         home = colours.resolve().parent
         yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
-        return
-    by_name = {path.name if path.is_dir() else path.stem: path for path in mattes.iterdir() if not path.name.startswith(".")}
-    for path in sorted(colours.iterdir(), key=natural_key):
-        if path.name.startswith(".") or not (path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES):
+    else:
+        yield from _pair_by_name(colours, mattes, exclude=exclude)
+
+
+def _pair_by_name(colours: Path, mattes: Path, *, exclude: Path | None = None, only: str | None = None) -> Iterator[FoundClip]:
+    """Clips of equal names in two folders, or the one that is called ONLY; what has no partner is a clip with a problem."""
+    rgb, alpha = (_halves_in(folder, exclude=exclude, only=only) for folder in (colours, mattes))
+    for name in sorted(rgb.keys() | alpha.keys(), key=lambda name: natural_key(Path(name))):
+        if name in rgb and name in alpha:
+            yield FoundClip(name=name, rgb=rgb[name], alpha=alpha[name], caption=_caption(rgb[name], name))
             continue
+        path, other, half = (rgb[name], mattes, "matte") if name in rgb else (alpha[name], colours, "colour")
+        problem = DatasetError(
+            path,
+            got=f"half a pair: no {name} in {_name(other)}/",
+            expected=f"its {half} of the same name there",
+            do=f"add the {half} or remove the clip",
+        )
+        yield FoundClip(name=name, rgb=rgb.get(name), alpha=alpha.get(name), problem=problem)
+
+
+def _halves_in(folder: Path, *, exclude: Path | None, only: str | None) -> dict[str, Path]:
+    """The files and folders of one of two folders of pairs, by name."""
+    clips: dict[str, Path] = {}
+    for path in _entries(folder, exclude=exclude):
         name = path.name if path.is_dir() else path.stem
-        matte = by_name.get(name)
-        if matte is None:
-            problem = DatasetError(
-                path, got=f"no {name} in {mattes.name}/", expected="a matte of the same name", do="add the matte or remove the clip"
-            )
-            yield FoundClip(name=name, rgb=path, problem=problem)
-        else:
-            yield FoundClip(name=name, rgb=path, alpha=matte, caption=_caption(path, name))
+        if (path.is_dir() or _is_media(path)) and only in (None, name):
+            _add(clips, name, path)
+    return clips
 
 
 def _alone(name: str, path: Path) -> FoundClip:

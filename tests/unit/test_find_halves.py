@@ -1,0 +1,158 @@
+"""Half of a pair stands for the pair: by its ending, in rgb/ + alpha/ or fgr/ + pha/, as a file, as frames, as the folder of one half."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wan_alpha.config import DoctorConfig, ExportConfig, PrepareConfig
+from wan_alpha.doctor import doctor
+from wan_alpha.errors import DatasetError
+from wan_alpha.export import export
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import find_clips
+from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
+from wan_alpha.prepare import prepare
+
+FOLDERS = [("rgb", "alpha"), ("fgr", "pha"), ("RGB", "Alpha")]
+
+
+def noise(seed: int = 0) -> RgbaClip:
+    levels = np.random.default_rng(seed).integers(0, 256, (3, 16, 16, 4), dtype=np.uint8)
+    return RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0)
+
+
+def pair_in(home: Path, folders: tuple[str, str], name: str = "a", *, seed: int = 0) -> tuple[Path, Path]:
+    """HOME/rgb/NAME.mp4 and HOME/alpha/NAME.mp4."""
+    home.mkdir(parents=True, exist_ok=True)
+    halves = tuple(home / folder / f"{name}.mp4" for folder in folders)
+    for made, path in zip(write_pair(noise(seed), home / name), halves, strict=True):
+        path.parent.mkdir(exist_ok=True)
+        made.rename(path)
+    return halves
+
+
+def opaque_frames(levels: np.ndarray, folder: Path) -> Path:
+    """Frames without alpha of their own, as a matte or as colour (T H W 3)."""
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(levels):
+        Image.fromarray(frame).save(folder / f"{index:04d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("folders", FOLDERS)
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_file_in_one_of_two_folders_is_the_pair(tmp_path, folders, half):
+    halves = pair_in(tmp_path / "clips", folders)
+    pair_in(tmp_path / "clips", folders, "b", seed=1)
+    (found,) = find_clips(halves[half])
+    assert (found.name, found.rgb, found.alpha) == ("a", *halves)
+    written = export(ExportConfig(source=halves[half], output_path=tmp_path / "out", formats=("webp",)))
+    assert [path.name for path in written] == ["a.webp"]
+    assert np.array_equal(read_rgba(tmp_path / "out" / "a.webp").alpha, noise().alpha)
+    (tmp_path / "clips" / folders[0] / "a.txt").write_text("a red ball")
+    (made,) = prepare(PrepareConfig(source=halves[half], output_path=tmp_path / "set")).clips
+    assert (made.video, made.prompt) == ("a", "a red ball")
+
+
+def test_a_relative_name_inside_the_folder(tmp_path, monkeypatch):
+    halves = pair_in(tmp_path, ("rgb", "alpha"))
+    monkeypatch.chdir(tmp_path / "alpha")
+    for name in ("a.mp4", "../rgb/a.mp4"):
+        (found,) = find_clips(Path(name))
+        assert found.problem is None
+        assert [path.resolve() for path in found.files] == list(halves)
+
+
+@pytest.mark.parametrize(("half", "other"), [(0, "alpha"), (1, "rgb")])
+def test_a_half_without_its_other_half(tmp_path, half, other):
+    """The same for the file alone, for its folder, and for the folder of both."""
+    halves = pair_in(tmp_path / "in", ("rgb", "alpha"))
+    pair_in(tmp_path / "in", ("rgb", "alpha"), "b")
+    halves[1 - half].unlink()
+    missing = "matte" if half == 0 else "colour"
+    message = rf"a\.mp4: got half a pair: no a in {other}/, expected its {missing} of the same name there; add the {missing}"
+    for source in (halves[half], halves[half].parent, tmp_path / "in"):
+        with pytest.raises(DatasetError, match=message):
+            export(ExportConfig(source=source, output_path=tmp_path / "out"))
+    report = prepare(PrepareConfig(source=tmp_path / "in", output_path=tmp_path / "set", on_bad_sample="skip"))
+    assert ([clip.video for clip in report.clips], [name for name, _ in report.skipped]) == (["b"], ["a"])
+
+
+def test_an_rgba_file_in_such_a_folder_stays_one(tmp_path):
+    """Named alone; its neighbours' names, doubled or not, are no matter of its own."""
+    pair_in(tmp_path, ("rgb", "alpha"))
+    write_webp(noise(), tmp_path / "rgb" / "own.webp")
+    write_webp(noise(), tmp_path / "rgb" / "a.webp")
+    (found,) = find_clips(tmp_path / "rgb" / "own.webp")
+    assert (found.rgba, found.problem) == (tmp_path / "rgb" / "own.webp", None)
+    with pytest.raises(DatasetError, match=r"the name 'a', which a\.(mp4|webp) has too"):
+        find_clips(tmp_path / "rgb" / "a.webp")
+
+
+def test_suffixes_inside_such_a_folder(tmp_path):
+    pair_in(tmp_path, ("rgb", "alpha"), "z")
+    rgb, alpha = write_pair(noise(), tmp_path / "rgb" / "c")
+    for path in (rgb, alpha):
+        (found,) = find_clips(path)
+        assert (found.name, found.rgb, found.alpha) == ("c", rgb, alpha)
+
+
+@pytest.mark.parametrize(
+    ("colour", "matte", "name"),
+    [("rgb", "alpha", "in"), ("fgr", "pha", "in"), ("walk_rgb", "walk_alpha", "walk"), ("walk", "walk_seg", "walk")],
+)
+def test_a_folder_of_frames_is_the_pair(tmp_path, colour, matte, name):
+    clip, home = noise(), tmp_path / "in"
+    opaque_frames(clip.rgb, home / colour)
+    opaque_frames(clip.alpha, home / matte)
+    for source in (home / colour, home / matte):
+        (found,) = find_clips(source)
+        assert (found.name, found.rgb, found.alpha) == (name, home / colour, home / matte)
+        (made,) = prepare(PrepareConfig(source=source, output_path=tmp_path / "set")).clips
+        assert made.video == name
+        back = read_pair(tmp_path / "set" / f"{name}_rgb.mp4", tmp_path / "set" / f"{name}_alpha.mp4")
+        assert np.array_equal(back.alpha, clip.alpha)
+
+
+def test_one_frame_of_two_folders_of_frames(tmp_path):
+    clip = noise()
+    colour, matte = opaque_frames(clip.rgb, tmp_path / "rgb"), opaque_frames(clip.alpha, tmp_path / "alpha")
+    (found,) = find_clips(matte / "0001.png")
+    assert (found.name, found.rgb, found.alpha) == ("0001", colour / "0001.png", matte / "0001.png")
+
+
+def test_frames_of_rgba_beside_a_pair_of_their_name(tmp_path):
+    """As export leaves them: each is a clip of its own."""
+    write_pair(noise(), tmp_path / "c")
+    write_png_sequence(noise(), tmp_path / "c")
+    (found,) = find_clips(tmp_path / "c")
+    assert found.rgba == tmp_path / "c"
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_the_folder_of_one_half_is_the_folder_of_pairs(tmp_path, half):
+    halves = pair_in(tmp_path, ("fgr", "pha"))
+    pair_in(tmp_path, ("fgr", "pha"), "b", seed=1)
+    assert [(found.name, found.problem) for found in find_clips(halves[half].parent)] == [("a", None), ("b", None)]
+    assert [one.name for one in doctor(DoctorConfig(source=halves[half].parent, output_path=tmp_path / "out")).diagnoses] == ["a", "b"]
+
+
+def test_a_matte_is_a_clip_and_no_caption(tmp_path):
+    halves = pair_in(tmp_path, ("rgb", "alpha"))
+    for name in ("a.txt", "a.psd", "a_preview.mp4"):
+        (tmp_path / "alpha" / name).touch()
+    (found,) = find_clips(tmp_path)
+    assert (found.rgb, found.alpha, found.problem) == (*halves, None)
+
+
+def test_a_partner_that_is_a_link_out_is_refused(tmp_path):
+    halves = pair_in(tmp_path / "in", ("rgb", "alpha"))
+    halves[1].rename(tmp_path / "elsewhere.mp4")
+    halves[1].symlink_to(tmp_path / "elsewhere.mp4")
+    with pytest.raises(DatasetError, match=r"alpha/a\.mp4: got a link to .*elsewhere\.mp4"):
+        prepare(PrepareConfig(source=halves[0], output_path=tmp_path / "out"))
+    (made,) = prepare(PrepareConfig(source=halves[0], output_path=tmp_path / "out", links="follow")).clips
+    assert made.video == "a"
