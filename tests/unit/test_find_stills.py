@@ -123,6 +123,50 @@ def test_files_of_other_kinds_are_left_out_and_counted(tmp_path, caplog):
     assert f"{tmp_path}: left out: 2 previews and contact sheets of clips, such as a_preview.mp4" in caplog.text
 
 
+def strays(folder: Path, *files: str) -> None:
+    for name in (*files, ".DS_Store"):
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_files_among_frames_are_left_out_and_counted(tmp_path, caplog, whole):
+    """Text too, which nobody reads there; whether the folder is named itself or found in another."""
+    for index in range(4):
+        picture(tmp_path / "walk" / f"{index:03d}.png", seed=index)
+    strays(tmp_path / "walk", "scene.psd", "notes.txt", "shot.jpg", "shot2.jpg")
+    with caplog.at_level(logging.INFO, logger="wan_alpha"):
+        assert names(tmp_path / "walk" if whole else tmp_path) == ["walk"]
+    expected = f"{tmp_path / 'walk'}: left out: .txt (1), .psd (1), .jpg (2); docs/formats.md says what is read"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
+def test_files_among_halves_are_left_out_and_counted(tmp_path, caplog):
+    """Beside colour text is a caption; beside mattes it is not read."""
+    for half, mode in (("rgb", "RGB"), ("alpha", "L")):
+        picture(tmp_path / half / "cat.png", mode)
+        for index in range(3):
+            picture(tmp_path / half / "spin" / f"{index:04d}.png", mode)
+        strays(tmp_path / half, "cat.txt", "cat.psd", "cat")
+        strays(tmp_path / half / "spin", "a.exe")
+    with caplog.at_level(logging.INFO, logger="wan_alpha"):
+        assert names(tmp_path) == ["cat", "spin"]
+    told = [record.getMessage().removesuffix("; docs/formats.md says what is read") for record in caplog.records]
+    assert sorted(told) == [
+        f"{tmp_path}/alpha/spin: left out: .exe (1)",
+        f"{tmp_path}/alpha: left out: no ending (1), .psd (1), .txt (1)",
+        f"{tmp_path}/rgb/spin: left out: .exe (1)",
+        f"{tmp_path}/rgb: left out: .psd (1)",
+    ]
+
+
+def test_files_beside_a_named_half_are_not_told(tmp_path, caplog):
+    for half, mode in (("rgb", "RGB"), ("alpha", "L")):
+        picture(tmp_path / half / "cat.png", mode)
+        strays(tmp_path / half, "cat.psd")
+    assert names(tmp_path / "rgb" / "cat.png") == ["cat"]
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("stray", ["walk/thumb.png", "walk/making_of.webp"])
 def test_numbered_frames_beside_other_files_are_named(tmp_path, caplog, stray):
     for index in range(4):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wan_alpha.errors import DatasetError, printable
 from wan_alpha.media.animation import is_animation
-from wan_alpha.media.left_out import OWN_ENDINGS, tell_frames_as_stills, tell_left_out
+from wan_alpha.media.left_out import OWN_ENDINGS, TEXT_SUFFIXES, tell_frames_as_stills, tell_left_out
 from wan_alpha.media.read import MEDIA_SUFFIXES
 from wan_alpha.media.stills import STILL_SUFFIXES, is_opaque_still, is_sequence, natural_key, still_files, text_beside
 
@@ -57,24 +57,35 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
         raise DatasetError(source, got=fault, expected="a clip or a folder of clips that can be read")
     if source.is_file():
         return [_with_partner(source)]
-    exclude = exclude and exclude.resolve()
+    clips = [_checked(clip) for clip in _clips_of(source, exclude and exclude.resolve())]
+    if not clips:
+        raise _no_clips(source)
+    _refuse_equal_names(clips)
+    for folder in (path for clip in clips for path in clip.files if path.is_dir() and clip.problem is None):
+        stills = set(still_files(folder))
+        tell_left_out(folder, [path for path in _entries(folder) if path not in stills], untold=())
+    return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
+
+
+def _clips_of(source: Path, exclude: Path | None) -> Iterator[FoundClip]:
+    """What a folder is: pairs with a folder beside it, the frames of one clip, or a folder of clips."""
     pair = _folders_of_pairs(source)
     if pair is not None:
-        clips = list(_pair_folders(*pair, exclude=exclude))
+        yield from _pair_folders(*pair, exclude=exclude)
+    elif _is_frame_folder(source):
+        yield _with_partner(source)
     else:
-        clips = [_with_partner(source)] if _is_frame_folder(source) else list(_scan(source, exclude, ()))
-    if not clips:
-        seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
-        got = f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder"
-        raise DatasetError(
-            source,
-            got=got,
-            expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)} with alpha",
-            do="point --source at the clips",
-        )
-    clips = [_checked(clip) for clip in clips]
-    _refuse_equal_names(clips)
-    return sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
+        yield from _scan(source, exclude, ())
+
+
+def _no_clips(source: Path) -> DatasetError:
+    seen = sorted({path.suffix.lower() or "no extension" for path in source.rglob("*") if path.is_file()})
+    return DatasetError(
+        source,
+        got=f"a folder with files of {', '.join(seen[:8])} only" if seen else "an empty folder",
+        expected=f"folders of PNG frames or files of {', '.join(MEDIA_SUFFIXES)} with alpha",
+        do="point --source at the clips",
+    )
 
 
 def _with_partner(source: Path) -> FoundClip:
@@ -239,8 +250,10 @@ def _pair_folders(colours: Path, mattes: Path, *, exclude: Path | None) -> Itera
     if _is_frame_folder(colours) and _is_frame_folder(mattes):
         home = colours.resolve().parent
         yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
-    else:
-        yield from _pair_by_name(colours, mattes, exclude=exclude)
+        return
+    for folder, untold in ((colours, TEXT_SUFFIXES), (mattes, ())):
+        tell_left_out(folder, [path for path in _entries(folder) if not (path.is_dir() or _is_media(path))], untold=untold)
+    yield from _pair_by_name(colours, mattes, exclude=exclude)
 
 
 def _pair_by_name(colours: Path, mattes: Path, *, exclude: Path | None = None, only: str | None = None) -> Iterator[FoundClip]:

@@ -12,15 +12,16 @@ log = logging.getLogger(__name__)
 PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET = "_preview.mp4", "dataset_sheet.png", "export_sheet.png"
 OWN_ENDINGS = (PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET)
 """Pictures of clips that export and prepare write beside them."""
-SIDE_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".html", ".md", "")
+TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".html", ".md", "")
+"""Captions, tables and reports, which lie beside clips: not told there. Among frames or mattes nobody reads them."""
 MIN_FRAMES = 3
 
 
-def tell_left_out(folder: Path, files: list[Path]) -> None:
-    """Files of FOLDER that are no clips: a warning with their counts, and a note of our own previews. Text is beside the point."""
+def tell_left_out(folder: Path, files: list[Path], *, untold: tuple[str, ...] = TEXT_SUFFIXES) -> None:
+    """Files of FOLDER that are no clips: a warning with their counts, but for UNTOLD kinds, and a note of our own previews."""
     own = [path for path in files if path.name.endswith(OWN_ENDINGS)]
     kinds = Counter("broken link" if not path.exists() else path.suffix.lower() for path in files if path not in own)
-    told = ", ".join(f"{kind} ({count})" for kind, count in kinds.items() if kind not in SIDE_SUFFIXES)
+    told = ", ".join(f"{kind or 'no ending'} ({count})" for kind, count in kinds.items() if kind not in untold)
     if told:
         log.warning("%s: left out: %s; docs/formats.md says what is read", folder, told)
     if own:
