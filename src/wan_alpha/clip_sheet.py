@@ -14,10 +14,9 @@ from torch import Tensor
 
 from wan_alpha.data.clips import resize, to_tensors
 from wan_alpha.errors import WanAlphaError
-from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip
-from wan_alpha.media.read import count_frames, read_clip
+from wan_alpha.media.read import BY_FILE, ReadSettings, count_frames, read_clip
 from wan_alpha.preview import write_sheet
 
 FRAMES, MAX_SIDE, MAX_ROWS = 3, 192, 24
@@ -33,17 +32,14 @@ class Drawn:
 
 
 def draw_sheet(
-    found: Sequence[FoundClip], path: Path, *, frames: int = FRAMES, max_side: int = MAX_SIDE, alpha_mode: AlphaMode = "file"
+    found: Sequence[FoundClip], path: Path, *, frames: int = FRAMES, max_side: int = MAX_SIDE, settings: ReadSettings = BY_FILE
 ) -> Drawn:
-    """Draw the clips that can be read, pictures larger than max_side scaled down to it. WanAlphaError of the first one where none can.
-
-    alpha_mode: as in read_clip.
-    """
+    """Draw the clips that can be read, pictures larger than max_side scaled down to it. WanAlphaError of the first one where none can."""
     rows: dict[str, Row] = {}
     problems: list[WanAlphaError] = []
     for clip in found:
         try:
-            rows[clip.name] = thumbnails(_few_frames(clip, frames=frames, alpha_mode=alpha_mode), frames=frames, max_side=max_side)
+            rows[clip.name] = thumbnails(_few_frames(clip, frames=frames, settings=settings), frames=frames, max_side=max_side)
         except WanAlphaError as error:
             problems.append(error)
     if problems and not rows:
@@ -62,11 +58,11 @@ def thumbnails(clip: RgbaClip, *, frames: int = FRAMES, max_side: int = MAX_SIDE
     return resize(rgb, alpha, height=max(1, round(alpha.shape[-2] * scale)), width=max(1, round(alpha.shape[-1] * scale)))
 
 
-def _few_frames(found: FoundClip, *, frames: int, alpha_mode: AlphaMode) -> RgbaClip:
+def _few_frames(found: FoundClip, *, frames: int, settings: ReadSettings) -> RgbaClip:
     if found.problem is not None:
         raise found.problem
     chosen = _spread(count_frames(found.files[0]), frames)
-    single = [read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, start=i, count=1, alpha_mode=alpha_mode) for i in chosen]
+    single = [read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, start=i, count=1, settings=settings) for i in chosen]
     rgb, alpha = (np.concatenate(parts) for parts in zip(*((clip.rgb, clip.alpha) for clip in single), strict=True))
     return RgbaClip(rgb=rgb, alpha=alpha, fps=single[0].fps)
 

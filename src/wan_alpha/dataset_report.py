@@ -39,6 +39,8 @@ class ClipReport:
     almost_zero_share: float
     """Share of alpha in 1..8: what lossy mattes make of true zeros, and what soft glows end in."""
     notes: tuple[str, ...]
+    assumed_matrix: str | None = None
+    """By which the source's YUV colour was read where it has no matrix tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def write_tables(report: PrepareReport, folder: Path) -> tuple[str, ...]:
 
 
 def _provenance(clip: ClipReport) -> dict[str, Any]:
-    names = ("video", "prompt", "source", "sha256", "start", "frames", "height", "width", "fps", "changes")
+    names = ("video", "prompt", "source", "sha256", "start", "frames", "height", "width", "fps", "changes", "assumed_matrix")
     return {name: getattr(clip, name) for name in names}
 
 

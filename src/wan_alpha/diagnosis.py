@@ -14,7 +14,7 @@ from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
 from wan_alpha.findings.numbering import numbering_findings
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip
-from wan_alpha.media.read import RATE_TOLERANCE, count_frames, is_series, rates_differ, stated_rate
+from wan_alpha.media.read import RATE_TOLERANCE, ReadSettings, count_frames, is_series, rates_differ, stated_rate
 from wan_alpha.media.stills import frame_numbers
 
 
@@ -51,8 +51,7 @@ def listed_sources(config: SourceConfig, *, exclude: Path) -> list[FileSource]:
         raise UsageError("--source", got="nothing", expected="a folder of clips")
     return file_sources(
         config.source,
-        fps_if_unknown=config.fps,
-        alpha_mode=config.source_alpha,
+        settings=ReadSettings(fps_if_unknown=config.fps, alpha_mode=config.source_alpha, matrix=config.matrix),
         exclude=exclude,
         split=config.split,
         links=config.links,

@@ -22,7 +22,7 @@ from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
-from wan_alpha.media.read import read_clip
+from wan_alpha.media.read import ReadSettings, read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import verify_video
@@ -82,7 +82,8 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tu
             files.append({"files": [path.name], "format": PREVIEW, "background": config.preview_background})
         written = [path.name for path in sorted(folder.iterdir())]
         size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
-        sidecar = {**size, "changes": changes, "matte_fill": config.matte_fill, "written": files}
+        sidecar: dict[str, object] = {**size, "changes": changes, "matte_fill": config.matte_fill, "written": files}
+        sidecar |= {} if clip.assumed_matrix is None else {"assumed_matrix": clip.assumed_matrix}
         sidecar |= {} if clip.record is None else {"record": json.loads(clip.record)}
         ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         for name in [*written, stem.name + SIDECAR_ENDING]:
@@ -111,9 +112,8 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
         rgba=source.rgba,
         rgb=source.rgb,
         alpha=source.alpha,
-        fps_if_unknown=config.fps,
         bits=8 if config.bits == "8" else 16,
-        alpha_mode=config.source_alpha,
+        settings=ReadSettings(fps_if_unknown=config.fps, alpha_mode=config.source_alpha, matrix=config.matrix),
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
     return constant_rate(clip, source.files[0], how=config.variable_rate)

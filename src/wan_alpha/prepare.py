@@ -245,6 +245,7 @@ def _report(clip: RgbaClip, *, name: str, prompt: str, source: Source, start: in
         alpha_max=high,
         almost_zero_share=round(float(np.mean((clip.alpha > 0) & (clip.alpha <= 8))), 6),
         notes=notes,
+        assumed_matrix=clip.assumed_matrix,
         **asdict(error),
     )
 

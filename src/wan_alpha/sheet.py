@@ -7,6 +7,7 @@ from wan_alpha.clip_sheet import draw_sheet
 from wan_alpha.config import PreviewConfig
 from wan_alpha.errors import UsageError
 from wan_alpha.media.find import find_clips
+from wan_alpha.media.read import ReadSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ def preview(config: PreviewConfig) -> Preview:
         config.output_path,
         frames=config.frames,
         max_side=config.max_side,
-        alpha_mode=config.source_alpha,
+        settings=ReadSettings(alpha_mode=config.source_alpha, matrix=config.matrix),
     )
     left_out = max(0, len(found) - config.max_rows)
     return Preview(pictures=(config.output_path,), rows=drawn.rows, left_out=left_out, problems=drawn.problems)

@@ -7,7 +7,7 @@ from wan_alpha.config import ExportConfig
 from wan_alpha.export import export
 from wan_alpha.media import exr
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.read import read_matte, read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, read_matte, read_pair, read_rgba
 from wan_alpha.media.transfer import linear_to_srgb, srgb_to_linear
 from wan_alpha.media.write import write_png_sequence
 
@@ -36,7 +36,7 @@ def pair(tmp_path, request):
 @pytest.mark.parametrize("mode", ["premultiplied", "detect"])
 @pytest.mark.parametrize("name", ["a_rgb", "a_rgb/0001.exr"])
 def test_premultiplied_colour_comes_back(pair, mode, name):
-    clip = read_pair(pair / name, pair / "a_alpha", alpha_mode=mode)
+    clip = read_pair(pair / name, pair / "a_alpha", settings=ReadSettings(alpha_mode=mode))
     assert (clip.bits, np.array_equal(clip.alpha, ALPHA)) == (8, True)
     assert np.abs(clip.rgb.astype(int) - COLOUR)[ALPHA >= 2].max() <= 1
     assert clip.rgb[ALPHA == 0].max() == 0
@@ -46,7 +46,7 @@ def test_straight_colour_stays(pair):
     """Without alpha of its own, and with a file that does not say premultiplied, colour is what the light in it looks like."""
     stored = linear_to_srgb(srgb_to_linear(COLOUR / 255) * (ALPHA[..., None] / 255))
     for mode in ("file", "straight"):
-        got = read_pair(pair / "a_rgb", pair / "a_alpha", alpha_mode=mode).rgb
+        got = read_pair(pair / "a_rgb", pair / "a_alpha", settings=ReadSettings(alpha_mode=mode)).rgb
         assert np.abs(got / 255 - stored).max() <= 0.51 / 255
 
 

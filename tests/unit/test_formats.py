@@ -16,7 +16,7 @@ from wan_alpha.export import export
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import bleed, fill_hidden
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
-from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, read_pair, read_rgba
 from wan_alpha.media.write import write_png_sequence, write_preview_mp4
 from wan_alpha.sheet import preview
 
@@ -114,7 +114,7 @@ def test_premultiplied_files_say_so_and_come_back_straight(tmp_path, name):
     if name == "ffv1":
         assert written.rgb_max_error == 0, "16 bits hold premultiplied colour"
     if name != "pair":
-        raw = read_rgba(ending(tmp_path / "a", FORMATS[name].endings[0]), alpha_mode="straight")
+        raw = read_rgba(ending(tmp_path / "a", FORMATS[name].endings[0]), settings=ReadSettings(alpha_mode="straight"))
         assert raw.rgb[raw.alpha == 0].max() <= 1
 
 
@@ -157,7 +157,7 @@ def test_rates_that_a_format_cannot_state(tmp_path, monkeypatch):
         write_format(replace(ladder(), fps=2000.0), tmp_path / "a", name="webp", options=WriteOptions())
     monkeypatch.setattr("wan_alpha.media.write.frame_durations_ms", lambda num_frames, *, fps: [0] * num_frames)
     assert write_format(ladder(frames=1), tmp_path / "still", name="webp", options=WriteOptions()).alpha_max_error == 0
-    monkeypatch.setattr("wan_alpha.media.formats.read_rgba", lambda path, *, fps_if_unknown, bits: replace(ladder(), fps=fps_if_unknown))
+    monkeypatch.setattr("wan_alpha.media.formats.read_rgba", lambda path, *, bits, settings: replace(ladder(), fps=settings.fps_if_unknown))
     with pytest.raises(MediaError, match=r"0\.000 frames per second after writing, expected 16"):
         write_format(ladder(), tmp_path / "b", name="apng", options=WriteOptions())
 

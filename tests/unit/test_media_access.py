@@ -16,7 +16,7 @@ from wan_alpha.media.alpha_mode import evidence, premultiplied, unpremultiplied
 from wan_alpha.media.animation import _cut_webp
 from wan_alpha.media.clip import RgbaClip, change_bits
 from wan_alpha.media.find import find_clips
-from wan_alpha.media.read import count_frames, read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, count_frames, read_pair, read_rgba
 from wan_alpha.media.timeline import constant_rate, timeline
 from wan_alpha.media.transfer import linear_to_srgb, srgb_to_linear
 from wan_alpha.media.write import webp_bytes, write_png_sequence
@@ -232,14 +232,14 @@ def test_exr_says_what_its_colour_is_and_the_caller_may_say_otherwise(tmp_path, 
     assert header["wan_alpha_mode"] == "premultiplied"
     for path in (tmp_path / "a", tmp_path / "a" / "00000.exr"):
         for mode in ("file", "premultiplied", "detect"):
-            assert np.abs(read_rgba(path, alpha_mode=mode).rgb.astype(int) - rgb).max() <= 1, (path, mode)
+            assert np.abs(read_rgba(path, settings=ReadSettings(alpha_mode=mode)).rgb.astype(int) - rgb).max() <= 1, (path, mode)
     share = 0.2 * (rgb / 255 if transfer == "display" else srgb_to_linear(rgb / 255))
     stored = 255 * (share if transfer == "display" else linear_to_srgb(share))
-    assert np.abs(read_rgba(tmp_path / "a", alpha_mode="straight").rgb - stored).max() <= 1
+    assert np.abs(read_rgba(tmp_path / "a", settings=ReadSettings(alpha_mode="straight")).rgb - stored).max() <= 1
     kept = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, exr.TRANSFER_ATTRIBUTE: transfer}
     openexr.File({**kept, "wan_alpha_mode": "straight"}, file.channels()).write(str(tmp_path / "a" / "00000.exr"))
     assert np.abs(read_rgba(tmp_path / "a").rgb - stored).max() <= 1, "the file's own word"
-    assert np.abs(read_rgba(tmp_path / "a", alpha_mode="premultiplied").rgb.astype(int) - rgb).max() <= 1
+    assert np.abs(read_rgba(tmp_path / "a", settings=ReadSettings(alpha_mode="premultiplied")).rgb.astype(int) - rgb).max() <= 1
 
 
 def test_exr_data_window_lands_in_the_display_window():
@@ -277,7 +277,7 @@ def test_premultiplied_sources_are_made_straight(tmp_path, caplog):
     visible = straight.alpha >= 16
     for mode in ("premultiplied", "detect"):
         with caplog.at_level("INFO"):
-            back = read_rgba(path, alpha_mode=mode)
+            back = read_rgba(path, settings=ReadSettings(alpha_mode=mode))
         assert np.abs(back.rgb.astype(int) - straight.rgb)[visible].max() <= 8
         assert back.rgb[back.alpha == 0].max() == 0
     assert "read as premultiplied" in caplog.text
@@ -298,7 +298,7 @@ def test_a_pair_is_divided_at_the_bits_of_its_files(tmp_path):
     encode(tmp_path / "a.mkv", [coloured], codec="ffv1", options={"level": "3"})
     encode(tmp_path / "a_alpha.mkv", [grey_frame(alpha)], codec="ffv1", options={"level": "3"})
     for mode in ("premultiplied", "detect"):
-        clip = read_pair(tmp_path / "a.mkv", tmp_path / "a_alpha.mkv", alpha_mode=mode)
+        clip = read_pair(tmp_path / "a.mkv", tmp_path / "a_alpha.mkv", settings=ReadSettings(alpha_mode=mode))
         assert clip.bits == 8
         assert np.abs(clip.rgb[0].astype(int) - straight)[alpha >= 16].max() <= 1
     shallow = unpremultiplied(np.rint(premul / 4095 * 255).astype(np.uint8)[None], alpha[None])

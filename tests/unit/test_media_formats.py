@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, count_frames, read_matte, read_pair, read_rgba
 from wan_alpha.media.timeline import timing
 
 LEVELS = np.arange(256, dtype=np.uint8)
@@ -177,7 +177,7 @@ def test_apng_and_gif(tmp_path):
 def test_folder_in_natural_order(tmp_path):
     for index, image in zip((1, 2, 10), ladder(), strict=True):
         Image.fromarray(image).save(tmp_path / f"frame{index}.png")
-    clip = read_rgba(tmp_path, fps_if_unknown=25.0)
+    clip = read_rgba(tmp_path, settings=ReadSettings(fps_if_unknown=25.0))
     assert np.array_equal(clip.rgba(), ladder())
     assert clip.fps == 25
     assert np.array_equal(read_rgba(tmp_path, start=2, count=1).alpha, ladder()[2:, ..., 3])

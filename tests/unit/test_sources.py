@@ -16,6 +16,7 @@ from wan_alpha.errors import DatasetError, MediaError, WanAlphaError
 from wan_alpha.findings.examine import Expected
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import find_clips
+from wan_alpha.media.read import BY_FILE
 from wan_alpha.media.write import write_webp
 from wan_alpha.prepare import prepare
 
@@ -33,7 +34,7 @@ def folder(tmp_path) -> Path:
 
 
 def sources(folder: Path, **settings: object) -> dict[str, FileSource]:
-    return {source.name: source for source in file_sources(folder, fps_if_unknown=16.0, **settings)}
+    return {source.name: source for source in file_sources(folder, settings=BY_FILE, **settings)}
 
 
 def problem(source: FileSource) -> str:

@@ -75,6 +75,8 @@ class ReadConfig:
 
     source_alpha: Literal["file", "detect", "straight", "premultiplied"] = "file"
     """Colour of the source: what its file says (untagged: straight, EXR: premultiplied), judged by its pixels, or your word."""
+    matrix: Literal["file", "bt601", "bt709", "bt2020nc"] = "file"
+    """Matrix of YUV colour: what its file says (untagged: bt601), or your word for untagged files; a tagged file keeps its tag."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,9 @@ from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, t
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean, printable
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.clip import RgbaClip, media_errors
 from wan_alpha.media.find import FoundClip, find_clips
-from wan_alpha.media.read import read_clip
+from wan_alpha.media.read import ReadSettings, read_clip
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +38,7 @@ class FileSource:
 
     name: str
     found: FoundClip
-    fps_if_unknown: float
-    alpha_mode: AlphaMode = "file"
+    settings: ReadSettings
     listed_caption: str | None = None
     listed_frames: int | None = None
 
@@ -49,14 +47,7 @@ class FileSource:
         if self.found.problem is not None:
             raise self.found.problem
         found = self.found
-        clip = read_clip(
-            rgba=found.rgba,
-            rgb=found.rgb,
-            alpha=found.alpha,
-            fps_if_unknown=self.fps_if_unknown,
-            count=count,
-            alpha_mode=self.alpha_mode,
-        )
+        clip = read_clip(rgba=found.rgba, rgb=found.rgb, alpha=found.alpha, count=count, settings=self.settings)
         if count is None and self.listed_frames is not None and clip.num_frames != self.listed_frames:
             expected = f"{self.listed_frames} (manifest.json)"
             raise MediaError(self.origin()[0], got=f"{clip.num_frames} frames", expected=expected, do="copy the file again")
@@ -121,15 +112,12 @@ Source = FileSource | ProceduralSource
 def file_sources(
     folder: Path,
     *,
-    fps_if_unknown: float,
-    alpha_mode: AlphaMode = "file",
+    settings: ReadSettings,
     exclude: Path | None = None,
     split: str | None = None,
     links: Links = "refuse",
 ) -> list[FileSource]:
     """The clips of a folder in natural order, of one SPLIT of its manifest.json if asked for. EXCLUDE is a folder to leave out.
-
-    fps_if_unknown, alpha_mode: as in read_clip.
 
     DatasetError for what find_clips refuses, for a manifest.json or a table that names missing files or files outside the folder, for
     one that is a link out of it, and, as the clip's own problem, for such a link among its files or its caption (unless links = follow).
@@ -145,8 +133,7 @@ def file_sources(
             FileSource(
                 name=found.name,
                 found=found if links == "follow" else _inside(found, folder),
-                fps_if_unknown=fps_if_unknown,
-                alpha_mode=alpha_mode,
+                settings=settings,
                 listed_caption=caption,
                 listed_frames=frames,
             )

@@ -168,10 +168,10 @@ CHECKS = (
 
 
 def examine(clip: RgbaClip, *, expected: Expected) -> list[Finding]:
-    """All findings of the pixels and the timing of one clip. A matte that is none hides the checks that need one."""
-    timing = _timing(clip, expected)
+    """All findings of the pixels, the timing and the tags of one clip. A matte that is none hides the checks that need one."""
+    of_files = [*_timing(clip, expected), *_untagged(clip)]
     matte = [found for check in MATTE_CHECKS if (found := check.finding(check.measure(clip)))]
-    return timing + (matte or [found for check in CHECKS if (found := check.finding(check.measure(clip)))])
+    return of_files + (matte or [found for check in CHECKS if (found := check.finding(check.measure(clip)))])
 
 
 def _timing(clip: RgbaClip, expected: Expected) -> list[Finding]:
@@ -200,3 +200,11 @@ def _timing(clip: RgbaClip, expected: Expected) -> list[Finding]:
         measure=lambda clip: rate_spread(clip.times),
     )
     return [found for check in (short, uneven, rate) if (found := check.finding(check.measure(clip)))]
+
+
+def _untagged(clip: RgbaClip) -> list[Finding]:
+    """A doubt that the pixels cannot settle: without a tag, another matrix gives other colours, by up to some 30 levels."""
+    if clip.assumed_matrix is None:
+        return []
+    says = f"YUV colour without a matrix tag was read as {clip.assumed_matrix}"
+    return [Finding(name="untagged colour", severity="note", says=says, do="look at saturated colours; --matrix names another matrix")]

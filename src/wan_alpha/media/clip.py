@@ -59,6 +59,8 @@ class RgbaClip:
     """Seconds at which each frame begins, for a source of variable rate; None: frame i begins at i / fps."""
     record: str | None = None
     """JSON of how a generated clip was made; every writer puts it into its file where the format has a place (see record.py)."""
+    assumed_matrix: str | None = None
+    """The matrix by which YUV colour without a tag was read (see matrix.py); None: the file's own, or there was none to assume."""
 
     def __post_init__(self) -> None:
         if self.rgb.shape != (*self.alpha.shape, 3) or self.rgb.dtype != self.alpha.dtype:
@@ -105,6 +107,8 @@ class Decoded:
     """As in RgbaClip."""
     premultiplied: bool = False
     """What the file itself says of its colour."""
+    assumed_matrix: str | None = None
+    """As in RgbaClip."""
     settled: bool = False
     """The reader has made the colour straight, or left it as the caller says: EXR is divided in light, before its levels are made."""
 

@@ -66,6 +66,11 @@ def has_alpha(frame: av.VideoFrame) -> bool:
     return "a" in match[1].replace("gray", "y") if match else name.startswith(("yuva", "gbrap"))
 
 
+def is_yuv(frame: av.VideoFrame) -> bool:
+    """Whether a matrix makes RGB of a frame: not for grey, palettes and RGB itself."""
+    return len(frame.format.components) >= 3 and not frame.format.is_rgb
+
+
 def frame_alpha(frame: av.VideoFrame, *, bits: Bits = 8) -> Levels | None:
     """Alpha of a frame, exact where BITS holds it and rounded else; None for a format without alpha."""
     if not has_alpha(frame):

@@ -9,7 +9,7 @@ from wan_alpha.media import exr
 from wan_alpha.media.alpha_mode import premultiplied
 from wan_alpha.media.clip import Bits, RgbaClip
 from wan_alpha.media.movies import write_ffv1, write_prores, write_webm
-from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, read_pair, read_rgba
 from wan_alpha.media.transfer import Transfer
 from wan_alpha.media.verify import ReadBack, compare
 from wan_alpha.media.write import write_apng, write_pair, write_png_sequence, write_png_zip, write_webp
@@ -113,7 +113,7 @@ def write_format(clip: RgbaClip, stem: Path, *, name: str, options: WriteOptions
     read = read_rgba if len(paths) == 1 else read_pair
     # A file that should state a rate and does not comes back with none.
     stated = spec.timed and clip.num_frames > 1
-    got = read(*paths, fps_if_unknown=0.0 if stated else clip.fps, bits=flat.bits)
+    got = read(*paths, bits=flat.bits, settings=ReadSettings(fps_if_unknown=0.0 if stated else clip.fps))
     lossless = (spec.lossless and not premul) or (name == "webp" and options.webp_quality is None)
     bound = spec.alpha_bound if flat.bits == 16 else 0
     error: ReadBack = compare(paths[-1], got.with_bits(flat.bits), flat, alpha_bound=bound, lossless_colour="exact" if lossless else "any")

@@ -1,6 +1,7 @@
 """Open any RGBA clip or colour + matte pair. Every frame, straight alpha, 8 or 16 bits, the file's own frame rate."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from wan_alpha.errors import MediaError
 from wan_alpha.media import animation, stills, video
 from wan_alpha.media.alpha_mode import AlphaMode, as_straight
 from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits
+from wan_alpha.media.matrix import MatrixWord
 from wan_alpha.media.timeline import timeline
 from wan_alpha.media.transfer import srgb_to_linear
 
@@ -21,29 +23,36 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
 
 
-def read_rgba(
-    path: Path,
-    *,
-    fps_if_unknown: float = 16.0,
-    start: int = 0,
-    count: int | None = None,
-    bits: Bits = 8,
-    alpha_mode: AlphaMode = "file",
-) -> RgbaClip:
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings:
+    """The caller's word on what a clip's files may leave open."""
+
+    fps_if_unknown: float = 16.0
+    """Frames per second of stills."""
+    alpha_mode: AlphaMode = "file"
+    """As in alpha_mode.as_straight."""
+    matrix: MatrixWord = "file"
+    """Of YUV colour without a tag, as in matrix.settle_matrix."""
+
+
+BY_FILE = ReadSettings()
+
+
+def read_rgba(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, settings: ReadSettings = BY_FILE) -> RgbaClip:
     """A clip with its own alpha channel: a folder or zip of stills, animated WebP / PNG / GIF, or RGBA .mov, .webm, .mkv.
 
     Frames [start, start + count), all of them by default. bits = 16 gives 16 bits per channel where the file's alpha has more than
-    8. alpha_mode: alpha_mode.as_straight. A file without alpha, a damaged one, or one that is too short for the window raises
-    MediaError.
+    8. A file without alpha, a damaged one, or one that is too short for the window raises MediaError.
     """
-    decoded = _decode(path, start=start, count=count, bits=16 if alpha_mode in DIVIDED else bits, alpha_mode=alpha_mode)
+    decoded = _decode(path, start=start, count=count, bits=16 if settings.alpha_mode in DIVIDED else bits, settings=settings)
     if decoded.alpha is None:
         raise MediaError(
             path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
         )
     _check_window(path, len(decoded.alpha), start, count)
-    clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=decoded.fps or fps_if_unknown, times=decoded.times)
-    clip = _straight(clip, path, decoded, alpha_mode=alpha_mode)
+    fps, assumed = decoded.fps or settings.fps_if_unknown, decoded.assumed_matrix
+    clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=fps, times=decoded.times, assumed_matrix=assumed)
+    clip = _straight(clip, path, decoded, alpha_mode=settings.alpha_mode)
     return clip.with_bits(8) if bits == 8 else clip
 
 
@@ -51,20 +60,20 @@ def read_pair(
     rgb_path: Path,
     alpha_path: Path,
     *,
-    fps_if_unknown: float = 16.0,
     start: int = 0,
     count: int | None = None,
     bits: Bits = 8,
-    alpha_mode: AlphaMode = "file",
+    settings: ReadSettings = BY_FILE,
 ) -> RgbaClip:
     """Colour from one file, alpha from the luma of another; both must have the same frames and size. Else as read_rgba.
 
     Limited-range mattes are stretched to full range (untagged ones: see colour.matte_is_full_range).
     """
-    divided = alpha_mode in DIVIDED or (alpha_mode == "file" and _kind(rgb_path) == "video" and video.states_premultiplied(rgb_path))
+    said = settings.alpha_mode
+    divided = said in DIVIDED or (said == "file" and _kind(rgb_path) == "video" and video.states_premultiplied(rgb_path))
     alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=16 if divided else bits)
     depth: Bits = 16 if alpha.dtype == np.uint16 and bits == 16 else 8
-    decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth, alpha_mode=alpha_mode)
+    decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth, settings=settings)
     if len(decoded.rgb) != len(alpha):
         raise MediaError(
             alpha_path, got=f"{len(alpha)} frames", expected=f"{len(decoded.rgb)} as in {rgb_path.name}", do="cut both to one length"
@@ -75,11 +84,11 @@ def read_pair(
     _check_window(rgb_path, len(alpha), start, count)
     if decoded.fps and matte_fps and rates_differ(decoded.fps, matte_fps):
         log.warning("%s: %.3f frames per second, its matte has %.3f; the colour's rate is kept", rgb_path, decoded.fps, matte_fps)
-    fps = decoded.fps or matte_fps or fps_if_unknown
+    fps, assumed = decoded.fps or matte_fps or settings.fps_if_unknown, decoded.assumed_matrix
     working: Bits = 16 if np.uint16 in (decoded.rgb.dtype, alpha.dtype) else 8
     colour, matte = change_bits(decoded.rgb, working), change_bits(alpha, working)
-    clip = RgbaClip(rgb=colour, alpha=matte, fps=fps, times=decoded.times)
-    return _straight(clip, rgb_path, decoded, alpha_mode=alpha_mode).with_bits(depth)
+    clip = RgbaClip(rgb=colour, alpha=matte, fps=fps, times=decoded.times, assumed_matrix=assumed)
+    return _straight(clip, rgb_path, decoded, alpha_mode=said).with_bits(depth)
 
 
 def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
@@ -87,7 +96,7 @@ def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
         return video.read_matte_video(path, start=start, count=count, bits=bits)
     coverage = stills.stated_transfer(path) == "linear"
-    decoded = _decode(path, start=start, count=count, bits=16 if coverage else bits, alpha_mode="straight")
+    decoded = _decode(path, start=start, count=count, bits=16 if coverage else bits, settings=ReadSettings(alpha_mode="straight"))
     levels = np.ascontiguousarray(decoded.rgb[..., 1])
     if coverage:  # it came as colour, in sRGB values
         levels = change_bits(np.rint(srgb_to_linear(levels / 65535) * 65535).astype(np.uint16), bits)
@@ -99,18 +108,17 @@ def read_clip(
     rgba: Path | None,
     rgb: Path | None,
     alpha: Path | None,
-    fps_if_unknown: float = 16.0,
     start: int = 0,
     count: int | None = None,
     bits: Bits = 8,
-    alpha_mode: AlphaMode = "file",
+    settings: ReadSettings = BY_FILE,
 ) -> RgbaClip:
     """read_rgba or read_pair, whichever the given paths call for."""
     if rgba is not None:
-        return read_rgba(rgba, fps_if_unknown=fps_if_unknown, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
+        return read_rgba(rgba, start=start, count=count, bits=bits, settings=settings)
     if rgb is None or alpha is None:
         raise MediaError(rgb or alpha or "clip", got="half a pair", expected="colour and matte")
-    return read_pair(rgb, alpha, fps_if_unknown=fps_if_unknown, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
+    return read_pair(rgb, alpha, start=start, count=count, bits=bits, settings=settings)
 
 
 def count_frames(path: Path) -> int:
@@ -139,13 +147,13 @@ def is_series(path: Path) -> bool:
     return _kind(path) == "stills"
 
 
-def _decode(path: Path, *, start: int, count: int | None, bits: Bits, alpha_mode: AlphaMode = "file") -> Decoded:
+def _decode(path: Path, *, start: int, count: int | None, bits: Bits, settings: ReadSettings) -> Decoded:
     kind = _kind(path)
     if kind == "video":
-        decoded = video.read_video(path, start=start, count=count, bits=bits)
+        decoded = video.read_video(path, start=start, count=count, bits=bits, matrix=settings.matrix)
     else:
         read = stills.read_series if kind == "stills" else animation.read_animation
-        decoded = read(path, start=start, count=count, bits=bits, alpha_mode=alpha_mode)
+        decoded = read(path, start=start, count=count, bits=bits, alpha_mode=settings.alpha_mode)
     if decoded.times is not None:
         log.info("%s: variable frame rate, %.3f per second on average", path, decoded.fps or 0)
     return decoded

@@ -8,7 +8,7 @@ import numpy as np
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.read import read_pair, read_rgba
+from wan_alpha.media.read import ReadSettings, read_pair, read_rgba
 from wan_alpha.media.video import read_video
 
 REPORT = "report this: the encoder of this installation changes clips"
@@ -25,7 +25,7 @@ class ReadBack:
 
 def verify_rgba(path: Path, clip: RgbaClip) -> ReadBack:
     """Decode an RGBA file or folder again; MediaError unless frames, size and alpha are the clip's. A frame folder has no rate to check."""
-    return compare(path, read_rgba(path, fps_if_unknown=clip.fps), clip)
+    return compare(path, read_rgba(path, settings=ReadSettings(fps_if_unknown=clip.fps)), clip)
 
 
 def verify_pair(rgb_path: Path, alpha_path: Path, clip: RgbaClip) -> ReadBack:

@@ -12,7 +12,8 @@ from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
-from wan_alpha.media.colour import alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.colour import Levels, Rgb, alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.matrix import UNTAGGED, Matrix, MatrixWord, settle_matrix, tell_matrix
 from wan_alpha.media.timeline import Timeline, damaged, open_video, timeline, video_stream
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,21 @@ ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "
 HIDDEN_FRAMES = ("vp8",)
 
 
-def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> Decoded:
-    """Frames [start, start + count) of a video with its own alpha channel, if it has one; at 16 bits where that has more than 8."""
-    rgb, alpha = [], []
+def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, matrix: MatrixWord = "file") -> Decoded:
+    """Frames [start, start + count) of a video with its own alpha channel, if it has one; at 16 bits where that has more than 8.
+
+    matrix: of YUV colour without a tag (matrix.settle_matrix).
+    """
+    rgb: list[Rgb] = []
+    alpha: list[Levels] = []
+    assumed: Matrix | None = None
     line = timeline(path)
     stated = states_premultiplied(path)
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
+            if not rgb:
+                tell_matrix(path, frame, word=matrix)
+            assumed = settle_matrix(frame, word=matrix) or assumed
             # Premultiplied colour keeps its depth until it has been divided by alpha.
             depth: Bits = 16 if (bits == 16 or stated) and alpha_bits(frame) > 8 else 8
             rgb.append(_upright(path, frame, frame_rgb(frame, bits=depth)))
@@ -37,7 +46,8 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
             alpha += [] if matte is None else [_upright(path, frame, matte)]
     _check_equal_sizes(path, rgb)
     masks = np.stack(alpha) if len(alpha) == len(rgb) else None
-    return Decoded(rgb=np.stack(rgb), alpha=masks, fps=line.fps, times=window_times(line.times, start, count), premultiplied=stated)
+    times = window_times(line.times, start, count)
+    return Decoded(rgb=np.stack(rgb), alpha=masks, fps=line.fps, times=times, premultiplied=stated, assumed_matrix=assumed)
 
 
 def read_matte_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
@@ -163,6 +173,8 @@ def _decode(path: Path, container: InputContainer, stream: VideoStream, *, one_t
             if frame.is_corrupt:
                 raise damaged(path, "a broken frame", "whole frames")
             check_size(path, width=frame.width, height=frame.height)
+            if int(frame.colorspace) == UNTAGGED:  # another decoder than the container's own has not seen the container's tag
+                frame.colorspace = stream.codec_context.colorspace
             yield frame
 
 
