@@ -27,6 +27,8 @@ class Fault:
     visible: bool = True
     needs: str = ""
     """What a clip must have for the fault to show: "edges" of the matte, "colour edge" along it, "motion"."""
+    draws: int = 1
+    """How often a benchmark draws a random fault for each clip."""
 
 
 def clean_clip(seed: int, *, hidden: str = "backdrop", num_frames: int = 17, side: int = 96) -> RgbaClip:
@@ -236,7 +238,7 @@ FAULTS = (
     Fault(finding="inverted matte", strength="255 - a", inject=lambda clip, rng: with_alpha(clip, 255 - clip.alpha.astype(int))),
     Fault(finding="binary matte", strength="threshold", inject=contrast(1e6), needs="edges"),
     Fault(finding="binary matte", strength="contrast x 16", inject=contrast(16), needs="solid edges"),
-    Fault(finding="binary matte", strength="contrast x 4", inject=contrast(4), needs="edges", visible=False),
+    Fault(finding="binary matte", strength="contrast x 4", inject=contrast(4), needs="edges"),
     Fault(finding="noisy matte", strength="H.264 crf 28", inject=coded_matte(28)),
     Fault(finding="noisy matte", strength="H.264 crf 23", inject=coded_matte(23)),
     Fault(finding="noisy matte", strength="H.264 crf 18", inject=coded_matte(18), visible=False),
@@ -262,9 +264,9 @@ FAULTS = (
     Fault(finding="delayed matte", strength="1 frame", inject=delayed(1), needs="motion"),
     Fault(finding="flickering matte", strength="50 %", inject=flickering(0.5)),
     Fault(finding="flickering matte", strength="15 %", inject=flickering(0.15)),
-    Fault(finding="flickering matte", strength="5 %", inject=flickering(0.05), visible=False),
-    Fault(finding="flickering matte", strength="up to 30 %, irregular", inject=pulsing(0.3)),
-    Fault(finding="flickering matte", strength="one frame lost", inject=dropped_out),
+    Fault(finding="flickering matte", strength="5 %", inject=flickering(0.05)),
+    Fault(finding="flickering matte", strength="up to 30 %, irregular", inject=pulsing(0.3), draws=5),
+    Fault(finding="flickering matte", strength="one frame lost", inject=dropped_out, draws=5),
     Fault(finding="boiling edges", strength="up to 2 px, 8 x 8 blocks", inject=boiling, needs="edges"),
     Fault(finding="cut subject", strength="a quarter outside", inject=cut),
     Fault(finding="letterbox", strength="1/4, solid black", inject=letterboxed(0.25, solid=True)),

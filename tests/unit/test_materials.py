@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wan_alpha.data.materials import CUTS_CAPTION, WISP_SHARE, material_caption, render_cuts, render_material
+from wan_alpha.data.materials import CUTS_CAPTION, WISP_SHARE, frame_order, material_caption, render_cuts, render_material
 from wan_alpha.prompts import prompt_problems
 
 SIZE = {"num_frames": 5, "height": 32, "width": 48}
@@ -43,6 +43,22 @@ def test_clips_that_stand_still_do() -> None:
     colour, alpha = render_material(still, **SIZE)
     np.testing.assert_array_equal(alpha[0], alpha[-1])
     np.testing.assert_array_equal(colour[0], colour[-1])
+
+
+def test_frames_come_in_the_order_that_is_told() -> None:
+    """Put in order of time, half of what moves fast changes less from frame to frame; all else is in order."""
+    size, ordered = {**SIZE, "num_frames": 9}, []
+    for seed in range(40):
+        order = frame_order(seed, **size)
+        assert sorted(order) == list(range(9))
+        if "fast" not in material_caption(seed):
+            assert order == sorted(order)
+            continue
+        ordered.append(order == sorted(order))
+        shown = render_material(seed, **size)[1]
+        in_time = shown[np.argsort(order)]
+        assert ordered[-1] or np.abs(np.diff(in_time, axis=0)).mean() < np.abs(np.diff(shown, axis=0)).mean()
+    assert 0.2 < np.mean(ordered) < 0.8
 
 
 def test_frames_of_cuts_share_little() -> None:

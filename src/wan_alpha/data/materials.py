@@ -37,6 +37,18 @@ def material_caption(seed: int) -> str:
 
 def render_material(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Array, Array]:
     """Straight colour (T, H, W, 3) and alpha (T, H, W), float32 in [0, 1]; colour is defined everywhere."""
+    frames, order = _frames_and_order(seed, num_frames=num_frames, height=height, width=width)
+    clip = frames[order].permute(0, 2, 3, 1).contiguous().numpy()
+    return clip[..., :3], clip[..., 3]
+
+
+def frame_order(seed: int, *, num_frames: int, height: int, width: int) -> list[int]:
+    """Which moment each frame of render_material shows: 0, 1, 2, ... or in random order."""
+    return _frames_and_order(seed, num_frames=num_frames, height=height, width=width)[1].tolist()
+
+
+def _frames_and_order(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """(T, 4, H, W) in order of time, and the order (T,) in which they are shown."""
     generator, side = torch.Generator().manual_seed(seed), CANVAS * max(height, width)
     wisp, motion = _is_wisp(generator), _motion(generator)
     path = _path(num_frames, generator, motion=motion)
@@ -49,10 +61,8 @@ def render_material(seed: int, *, num_frames: int, height: int, width: int) -> t
         frames = looks[0] * turned.cos().square() + looks[1] * turned.sin().square()
     if wisp and motion == "fast":
         frames[:, 3] *= _life(num_frames, generator).view(-1, 1, 1)
-    if motion == "fast" and _between(0.0, 1.0, generator) < SHUFFLED_SHARE:
-        frames = frames[torch.randperm(num_frames, generator=generator)]
-    clip = frames.permute(0, 2, 3, 1).contiguous().numpy()
-    return clip[..., :3], clip[..., 3]
+    is_shuffled = motion == "fast" and _between(0.0, 1.0, generator) < SHUFFLED_SHARE
+    return frames, torch.randperm(num_frames, generator=generator) if is_shuffled else torch.arange(num_frames)
 
 
 def render_cuts(seed: int, *, num_frames: int, height: int, width: int) -> tuple[Array, Array]:

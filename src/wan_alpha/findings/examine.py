@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from wan_alpha.findings.alpha import border_touch, empty_share, hard_edge_share, limited_floor, noise_share, opaque_border, opaque_share
 from wan_alpha.findings.colour import edge_pull, hidden_black_share, hidden_roughness, proportional_share
 from wan_alpha.findings.finding import Check, Finding
+from wan_alpha.findings.flicker import flicker
 from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error, rate_spread
-from wan_alpha.findings.motion import boiling, flicker, time_lag
+from wan_alpha.findings.motion import boiling, time_lag
 from wan_alpha.findings.shift import space_shift
 from wan_alpha.media.clip import RgbaClip
 
@@ -59,7 +60,7 @@ CHECKS = (
     Check(
         name="binary matte",
         severity="warning",
-        limit=0.9,
+        limit=0.75,
         says="{value:.0%} of edge pixels are either 0 or 255: edges are stairs",
         do="export an antialiased matte",
         measure=lambda clip: hard_edge_share(clip.alpha),
