@@ -62,22 +62,19 @@ SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a doctor's findings, 2 for an error that names its cure, 130 when interrupted."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    console.open_stderr()
     try:
         lines, exit_code = _dispatch(tokens)
-    except WanAlphaError as error:
+        return _print(lines) or exit_code
+    except (WanAlphaError, OSError) as error:
         if "--debug" in tokens:
-            traceback.print_exc()
-        console.say(f"error: {error}")
-        return USAGE_EXIT
-    except OSError as error:
-        if "--debug" in tokens:
-            traceback.print_exc()
-        console.say(f"error: {error}; check the path, its permissions and the free space")
+            console.say(traceback.format_exc())
+        cure = "; check the path, its permissions and the free space" if isinstance(error, OSError) else ""
+        console.say(f"error: {error}{cure}")
         return USAGE_EXIT
     except KeyboardInterrupt:
         console.say("interrupted")
         return INTERRUPT_EXIT
-    return _print(lines) or exit_code
 
 
 def _dispatch(tokens: list[str]) -> tuple[list[str], int]:
@@ -224,13 +221,13 @@ def _check_size(resolved: VerbConfig) -> None:
 
 def _configure_console(level: int) -> None:
     """Log to stderr, drawn by rich on a terminal and as plain lines elsewhere; show progress unless another process does."""
-    handler: logging.Handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler(console.lasting_stderr())
     pattern = "%(asctime)s %(levelname)s %(message)s"
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler
 
-        handler, pattern = RichHandler(console=Console(stderr=True), show_path=False), "%(message)s"
+        handler, pattern = RichHandler(console=Console(file=console.lasting_stderr()), show_path=False), "%(message)s"
     logging.basicConfig(level=logging.WARNING, format=pattern, datefmt="%H:%M:%S", handlers=[handler])
     logging.getLogger("wan_alpha").setLevel(level)
     if level <= logging.INFO:
@@ -278,8 +275,23 @@ def _result_lines(result: object) -> Iterable[str]:
 
 
 def _print(lines: list[str]) -> int:
-    """Print; a reader that left early (`| head`, a closed terminal) is no error worth a traceback."""
-    if console.reader_left(lambda: print("".join(f"{line}\n" for line in lines), end="", flush=True)):
+    """Print; a reader that left early (`| head`, a closed terminal) is no error worth a traceback. UsageError where nothing fits."""
+    if sys.stdout is None:
+        if lines:
+            raise _not_printed("a closed one")
+        return 0
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "".join(f"{line}\n" for line in lines).encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        left = console.reader_left(lambda: print(text, end="", flush=True))
+    except OSError as error:
         console.mute(sys.stdout)
-        return BROKEN_PIPE_EXIT
-    return 0
+        raise _not_printed(error.strerror) from error
+    if left:
+        console.mute(sys.stdout)
+    return BROKEN_PIPE_EXIT if left else 0
+
+
+def _not_printed(got: str | None) -> UsageError:
+    do = "send it elsewhere; files that the command wrote are whole"
+    return UsageError("standard output", got=got, expected="a place for the result", do=do)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 from wan_alpha.progress import Advance, install_display
 
@@ -36,7 +36,7 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[values]}"),
     )
-    with Progress(*columns, console=Console(file=cast(TextIO, _Lasting(sys.stderr)))) as bars:
+    with Progress(*columns, console=Console(file=lasting_stderr())) as bars:
         task = bars.add_task(label, total=total, completed=done, values="")
         yield lambda **values: bars.update(task, advance=1, values=_text(values))
 
@@ -63,11 +63,22 @@ def _text(values: dict[str, float]) -> str:
 
 def say(text: str) -> None:
     """A line on stderr. Work does not end because nobody reads it any more."""
-    _write(_Lasting(sys.stderr), f"{text}\n")
+    _write(lasting_stderr(), f"{text}\n")
+
+
+def open_stderr() -> None:
+    """Where a process starts without stderr (`2>&-`), what is said goes nowhere."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+
+
+def lasting_stderr() -> Any:
+    """stderr for progress and log: work goes on when it takes nothing any more."""
+    return _Lasting(sys.stderr)
 
 
 class _Lasting(io.TextIOBase):
-    """A stream whose reader may leave, as a closed terminal does: what is written from then on goes nowhere."""
+    """A stream whose reader may leave, as a closed terminal does, or whose disk may be full: what is written from then on goes nowhere."""
 
     def __init__(self, stream: Any) -> None:  # sys.stderr, or what stands in for it
         self.stream = stream
@@ -83,12 +94,16 @@ class _Lasting(io.TextIOBase):
         return self.stream.fileno()
 
     def write(self, text: str) -> int:
-        if reader_left(lambda: self.stream.write(text)):
-            mute(self.stream)
+        self._try(lambda: self.stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        if reader_left(self.stream.flush):
+        self._try(self.stream.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError:
             mute(self.stream)
 
 
@@ -115,7 +130,7 @@ def mute(stream: Any) -> None:
 
 def show_picture(path: Path) -> None:
     """Draw a PNG on the terminal, where it speaks kitty's or iTerm's graphics protocol; nothing elsewhere."""
-    sequence = picture_sequence(path.read_bytes(), os.environ) if sys.stdout.isatty() else ""
+    sequence = picture_sequence(path.read_bytes(), os.environ) if sys.stdout is not None and sys.stdout.isatty() else ""
     if sequence:
         reader_left(lambda: _write(sys.stdout, f"{sequence}\n"))  # the lines that follow report it
 

@@ -1,18 +1,22 @@
-"""A reader that leaves early (`wan-alpha ... | head -1`): no traceback, no half-written file, and work that is under way is finished."""
+"""Output that nobody reads (`wan-alpha ... | head -1`) or that a full disk refuses: no traceback, no half-written file, finished work."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from wan_alpha import cli
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_webp
 
 BROKEN_PIPE_EXIT = 141
+OTHER_COMMANDS = [["inspect", "x"], ["recipes"], ["--help"], ["--version"], ["doctor", "--help"], ["prepare", "--dry_run"]]
 
 
 def into_closed_pipe(*words: str, stderr_too: bool = False) -> tuple[int, str]:
@@ -60,3 +64,40 @@ def test_a_terminal_that_closes_under_the_progress_bar(tmp_path, source):
 
 def test_an_error_that_nobody_reads():
     assert into_closed_pipe("docter", stderr_too=True) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "words", [[verb, "--output_path", "x"] for verb in [*cli.STAGES, "preview", "convert"]] + OTHER_COMMANDS, ids=" ".join
+)
+def test_a_full_standard_output_is_one_line_and_no_finding(words, monkeypatch, capsys):
+    """Exit code 1 would tell a CI of findings. The verbs themselves are stand-ins: each prints at its end."""
+    stage = SimpleNamespace(**{verb.function.split(":")[1]: lambda config: ["a result"] for verb in cli.VERBS.values()})
+    monkeypatch.setattr(cli, "import_module", lambda name: stage)
+    monkeypatch.setattr(cli, "_configure_console", lambda level: None)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code = cli.main(words)
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: standard output: got No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("closed", "code"), [(">/dev/full", 2), (">&-", 2), ("2>&-", 0), ("2>/dev/full", 0), (">/dev/full 2>/dev/full", 2)]
+)
+def test_streams_that_take_nothing(closed, code, tmp_path, source):
+    """In a process of its own: the interpreter's last flush must be quiet too. What is written is whole."""
+    words = [sys.executable, "-m", "wan_alpha", "export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
+    done = subprocess.run(["bash", "-c", f'"$@" {closed}', "-", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: standard output: got ")]
+    assert len(told) == (code == 2 and "2>" not in closed)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def test_a_name_that_standard_output_cannot_spell(monkeypatch):
+    monkeypatch.setattr(cli, "_dispatch", lambda tokens: (["Löwe.webp"], 0))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown := io.BytesIO(), encoding="ascii"))
+    assert cli.main([]) == 0
+    assert shown.getvalue() == b"L\\xf6we.webp\n"
