@@ -34,7 +34,8 @@ def load_pipeline(config: GenerateConfig) -> WanAlphaPipeline:
     their LoRA merged. With offload "model", each model waits in the CPU's memory until it is needed. A transformer that is to be
     quantised waits there too: `quantise` brings it to `home_of_models`.
     """
-    device, start = choose_device(config.device), home_of_models(config)
+    device = choose_device(config.device)
+    start = home_of_models(config, device=device)
     if config.offload == "model" and device.type == "cpu":
         raise UsageError("--offload model", got="a CPU", expected="an accelerator to offload from", do="leave --offload out")
     dtype = frozen_dtype(config.precision, device=device)
@@ -45,9 +46,9 @@ def load_pipeline(config: GenerateConfig) -> WanAlphaPipeline:
     return pipeline
 
 
-def home_of_models(config: GenerateConfig) -> torch.device:
-    """Where models are while they do not work: on the device itself, or with offload "model" in the CPU's memory."""
-    return torch.device("cpu") if config.offload == "model" else choose_device(config.device)
+def home_of_models(config: GenerateConfig, *, device: torch.device) -> torch.device:
+    """Where models are while they do not work: on the DEVICE that they work on, or with offload "model" in the CPU's memory."""
+    return torch.device("cpu") if config.offload == "model" else device
 
 
 def pipeline_folder(config: GenerateConfig) -> Path | None:

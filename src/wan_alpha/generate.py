@@ -10,6 +10,7 @@ from wan_alpha.assemble import ellipse, ellipse_settings, home_of_models, load_p
 from wan_alpha.checkpoints.files import sha256
 from wan_alpha.config import GenerateConfig
 from wan_alpha.data.prompt_list import PromptLine, read_prompt_file
+from wan_alpha.device import choose_device
 from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
@@ -80,7 +81,7 @@ def _generate(config: GenerateConfig) -> list[GeneratedClip]:
         settings = sampling_settings(config, pipeline)
         if config.save_pipeline is not None:
             pipeline.save_pretrained(config.save_pipeline)
-        quantise(pipeline.transformer, to=config.base_quantization, device=home_of_models(config))
+        quantise(pipeline.transformer, to=config.base_quantization, device=home_of_models(config, device=choose_device(config.device)))
     hashes = {role: sha256(path) for role, path in weights.items()}
     shared = {**_shared_record(config), "sampling": asdict(settings), "weights": hashes}
     clips = []

@@ -142,12 +142,14 @@ def test_a_transformer_to_be_quantised_waits_in_the_cpus_memory(tmp_path: Path, 
     parts = config(tmp_path)
     load_pipeline(parts).save_pretrained(tmp_path / "pipeline")
     whole = replace(parts, model=str(tmp_path / "pipeline"), adapter_path=None, vae_lora_path=None)
-    monkeypatch.setattr(assemble, "choose_device", lambda name: torch.device("meta"))
+    asked: list[str] = []
+    monkeypatch.setattr(assemble, "choose_device", lambda name: asked.append(name) or torch.device("meta"))
     for settings in (parts, whole):
         pipeline = load_pipeline(replace(settings, base_quantization="int8"))
         places = [model.device.type for model in (pipeline.transformer, pipeline.text_encoder, pipeline.rgba_vae)]
         assert places == ["cpu", "meta", "meta"]
-        assert assemble.home_of_models(settings).type == "meta"
+        assert assemble.home_of_models(settings, device=torch.device("meta")).type == "meta"
+    assert len(asked) == 2, "once for each pipeline"
 
 
 def test_a_saved_pipeline_generates_the_same_clip(tmp_path: Path) -> None:

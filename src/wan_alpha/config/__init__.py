@@ -5,7 +5,6 @@ A complete configuration comes from a recipe (wan_alpha.recipes); a command line
 """
 
 from wan_alpha.config.common import (
-    AT_LEAST,
     BaseModelConfig,
     BaseQuantization,
     BaseSourceConfig,
@@ -23,7 +22,6 @@ from wan_alpha.config.run import EvaluateConfig, GenerateConfig
 from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, TrainVaeConfig
 
 __all__ = [
-    "AT_LEAST",
     "LAYOUTS",
     "BaseModelConfig",
     "BaseQuantization",

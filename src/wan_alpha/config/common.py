@@ -11,29 +11,29 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
 BaseQuantization = Literal["none", "int8", "fp8", "nf4"]
 
-AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), 1),
-    **dict.fromkeys(("validate_every_steps", "log_every_steps", "keep_states"), 1),
-    **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank", "max_clips", "max_sequence_length"), 1),
-    **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), 1),
-    "clips_per_shard": 1,
-    "caption_retries": 0,
-    "caption_timeout_s": 1e-12,
-    **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), 0),
-    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), 0.0),
-    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), 1e-12),
-    "fps": 0.01,
-    "rank": 1,
-    "max_residual": 0.0,
-    "max_shard_gib": 1e-12,
-    "max_scale": 1.0,
-    **dict.fromkeys(("frames", "max_rows"), 1),
-    "max_side": 16,
-    "webp_quality": 0,
+ABOVE_ZERO, NO_END = 1e-12, math.inf
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), (1, NO_END)),
+    **dict.fromkeys(("validate_every_steps", "log_every_steps", "keep_states"), (1, NO_END)),
+    **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank"), (1, NO_END)),
+    **dict.fromkeys(("max_clips", "max_sequence_length", "clips_per_shard"), (1, NO_END)),
+    **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), (1, NO_END)),
+    **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), (0, NO_END)),
+    **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), (0.0, NO_END)),
+    **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), (ABOVE_ZERO, NO_END)),
+    "caption_retries": (0, NO_END),
+    "caption_timeout_s": (ABOVE_ZERO, NO_END),
+    "fps": (0.01, 10_000.0),
+    "rank": (1, NO_END),
+    "max_residual": (0.0, NO_END),
+    "max_shard_gib": (ABOVE_ZERO, NO_END),
+    "max_scale": (1.0, NO_END),
+    **dict.fromkeys(("frames", "max_rows"), (1, NO_END)),
+    "max_side": (16, NO_END),
+    "webp_quality": (0, NO_END),
 }
-"""Smallest value of settings that a number can make meaningless; None is always allowed where the type allows it."""
-AT_MOST: dict[str, float] = {"fps": 10_000.0}
-"""Largest value of settings that would make more frames than a machine holds."""
+"""Smallest and largest value of settings that a number can make meaningless, or too much for a machine; None is always allowed where the
+type allows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,11 @@ class VerbConfig:
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
                 raise UsageError(f"--{field.name}", got=value, expected="a finite number")
-        for name, least in AT_LEAST.items():
+        for name, (least, most) in BOUNDS.items():
             value = getattr(self, name, None)
-            if value is not None and not value >= least:
-                bound = "above 0" if least == 1e-12 else f"at least {least:g}"
-                raise UsageError(f"--{name}", got=value, expected=bound)
-        for name, most in AT_MOST.items():
-            value = getattr(self, name, None)
-            if value is not None and not value <= most:
-                raise UsageError(f"--{name}", got=value, expected=f"at most {most:g}")
+            if value is not None and not least <= value <= most:
+                lower = "above 0" if least == ABOVE_ZERO else f"at least {least:g}"
+                raise UsageError(f"--{name}", got=value, expected=lower if value < least else f"at most {most:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
