@@ -34,6 +34,8 @@ class ClipReport:
     alpha_max_error: int
     rgb_max_error: int
     rgb_mean_error: float
+    colour_error: float
+    """Of squares of 8 x 8 pixels in the worst frame: what is held against a bound (docs/formats.md)."""
     alpha_min: int
     alpha_max: int
     almost_zero_share: float

@@ -25,7 +25,7 @@ from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
 from wan_alpha.media.read import ReadSettings, read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
-from wan_alpha.media.verify import verify_video
+from wan_alpha.media.verify import verify_preview
 from wan_alpha.media.write import check_frame_folder, write_preview_mp4
 from wan_alpha.preview import checkerboard, write_sheet
 from wan_alpha.progress import progress
@@ -77,8 +77,9 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tu
         files = [asdict(write_format(clip, made, name=name, options=options)) for name in config.formats if name != PREVIEW]
         if PREVIEW in config.formats:
             path = ending(made, PREVIEW_ENDING)
-            write_preview_mp4(over_background(clip, config.preview_background), path, fps=clip.fps, record=clip.record)
-            verify_video(path, num_frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
+            shown = over_background(clip, config.preview_background)
+            write_preview_mp4(shown, path, fps=clip.fps, record=clip.record)
+            verify_preview(path, shown, fps=clip.fps)
             files.append({"files": [path.name], "format": PREVIEW, "background": config.preview_background})
         written = [path.name for path in sorted(folder.iterdir())]
         size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}

@@ -13,7 +13,7 @@ from wan_alpha.errors import MediaError
 from wan_alpha.media.atomic import beside, staging
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.read import read_rgba
-from wan_alpha.media.verify import compare, verify_pair, verify_rgba, verify_video
+from wan_alpha.media.verify import compare, verify_pair, verify_preview, verify_rgba
 from wan_alpha.media.write import frame_durations_ms, webp_bytes, write_pair, write_png, write_png_sequence, write_preview_mp4, write_webp
 
 
@@ -138,10 +138,13 @@ def test_png_images(tmp_path):
 
 
 def test_preview_of_odd_size(tmp_path):
-    write_preview_mp4(ladder_clip(height=15, width=17).rgb, tmp_path / "a.mp4", fps=16.0)
-    verify_video(tmp_path / "a.mp4", num_frames=3, height=15, width=17)
+    frames = ladder_clip(height=15, width=17).rgb
+    write_preview_mp4(frames, tmp_path / "a.mp4", fps=16.0)
+    verify_preview(tmp_path / "a.mp4", frames, fps=16.0)
     with pytest.raises(MediaError, match="after writing"):
-        verify_video(tmp_path / "a.mp4", num_frames=4, height=15, width=17)
+        verify_preview(tmp_path / "a.mp4", frames[:2], fps=16.0)
+    with pytest.raises(MediaError, match="frames per second"):
+        verify_preview(tmp_path / "a.mp4", frames, fps=15.0)
 
 
 def test_verification_notices_one_level(tmp_path):

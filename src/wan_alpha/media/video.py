@@ -84,6 +84,19 @@ def states_premultiplied(path: Path) -> bool:
         return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG) == "premultiplied"
 
 
+def colour_tags(path: Path) -> dict[str, int]:
+    """Matrix, primaries, transfer and range that a video states, as numbers of ITU-T H.273 (range: 1 limited, 2 full); 0 or 2: none.
+
+    Matrix and range are those of the first frame, by which its colour is read.
+    """
+    with media_errors(path), open_video(path) as container:
+        stream = video_stream(container, path)
+        context = stream.codec_context
+        primaries, transfer = int(context.color_primaries), int(context.color_trc)
+        frame = next(_decode(path, container, stream, one_thread=True))
+        return {"matrix": int(frame.colorspace), "primaries": primaries, "transfer": transfer, "range": int(frame.color_range)}
+
+
 def _upright(path: Path, frame: av.VideoFrame, pixels: np.ndarray) -> np.ndarray:
     """Turned as the file's rotation tag says."""
     quarters, rest = divmod(int(frame.rotation), 90)
