@@ -88,8 +88,8 @@ def test_an_rgba_file_in_such_a_folder_stays_one(tmp_path):
     write_webp(noise(), tmp_path / "rgb" / "a.webp")
     (found,) = find_clips(tmp_path / "rgb" / "own.webp")
     assert (found.rgba, found.problem) == (tmp_path / "rgb" / "own.webp", None)
-    with pytest.raises(DatasetError, match=r"the name 'a', which a\.(mp4|webp) has too"):
-        find_clips(tmp_path / "rgb" / "a.webp")
+    (found,) = find_clips(tmp_path / "rgb" / "a.webp")
+    assert (found.rgba, found.problem) == (tmp_path / "rgb" / "a.webp", None)
 
 
 def test_suffixes_inside_such_a_folder(tmp_path):
@@ -156,3 +156,75 @@ def test_a_partner_that_is_a_link_out_is_refused(tmp_path):
         prepare(PrepareConfig(source=halves[0], output_path=tmp_path / "out"))
     (made,) = prepare(PrepareConfig(source=halves[0], output_path=tmp_path / "out", links="follow")).clips
     assert made.video == "a"
+
+
+@pytest.mark.parametrize(
+    ("colour", "matte", "name"),
+    [
+        ("fgr/a_fgr", "pha/a_pha", "a"),
+        ("fgr/a", "pha/a_alpha", "a"),
+        ("rgb/a_rgb", "alpha/a_rgb", "a_rgb"),
+        ("fgr/a", "alpha/a", "a"),
+        ("rgb/a", "mask/a", "a"),
+        ("fgr/train/a", "pha/train/a", "a"),
+        ("one/rgb", "one/alpha", "one"),
+        ("one/Fgr", "one/Pha", "one"),
+        ("d_RGB", "d_ALPHA", "d"),
+        ("D_Fgr", "D_Matte", "D"),
+    ],
+)
+def test_forms_of_pairs(tmp_path, colour, matte, name):
+    """In a folder of clips, and each half named alone."""
+    made, home = write_pair(noise(), tmp_path / "made"), tmp_path / "clips"
+    halves = [home / f"{half}.mp4" for half in (colour, matte)]
+    for path, half in zip(made, halves, strict=True):
+        half.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(half)
+    for source in (home, *halves):
+        (found,) = find_clips(source)
+        assert (found.name, found.rgb, found.alpha, found.problem) == (name, *halves, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("d_ALPHA.MP4", "d_rgb.MP4 (its colour)"),
+        ("d_RGB.MP4", "d_alpha.MP4 or d_seg.MP4 (its matte)"),
+        ("alpha.mp4", "rgb.mp4 (its colour)"),
+    ],
+)
+def test_what_half_a_pair_lacks(tmp_path, file, wanted):
+    (tmp_path / file).touch()
+    (found,) = find_clips(tmp_path)
+    assert f"{file}: got half a pair, expected {wanted} beside it" in str(found.problem)
+
+
+def test_nested_folders_of_pairs_keep_their_names_apart(tmp_path):
+    for place in ("train", "val"):
+        pair_in(tmp_path / "made" / place, ("fgr", "pha"), "0001")
+        for half in ("fgr", "pha"):
+            (tmp_path / "in" / half / place).mkdir(parents=True)
+            (tmp_path / "made" / place / half / "0001.mp4").rename(tmp_path / "in" / half / place / "0001.mp4")
+    (tmp_path / "in" / "pha" / "val" / "0002.mp4").touch()
+    for half in ("fgr", "pha"):
+        (tmp_path / "in" / half / "val" / "loop").symlink_to("..")
+    found = find_clips(tmp_path / "in")
+    assert [(clip.name, clip.problem is None) for clip in found] == [("0002", False), ("train_0001", True), ("val_0001", True)]
+    assert "no 0002 in val/" in str(found[0].problem)
+    assert [clip.name for clip in find_clips(tmp_path / "in" / "pha" / "val")] == ["0001", "0002"]
+
+
+def test_two_colours_never_share_a_matte(tmp_path):
+    for name in ("fgr/a.mp4", "fgr/a_rgb.mp4", "pha/a_alpha.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [(clip.name, clip.problem is None) for clip in find_clips(tmp_path)] == [("a", True), ("a_rgb", False)]
+
+
+def test_a_caption_beside_the_folder_of_a_bare_pair(tmp_path):
+    for half, made in zip(("rgb", "alpha"), write_pair(noise(), tmp_path / "made"), strict=True):
+        (tmp_path / "in" / "one").mkdir(parents=True, exist_ok=True)
+        made.rename(tmp_path / "in" / "one" / f"{half}.mp4")
+    (tmp_path / "in" / "one.txt").write_text("A red ball.")
+    (made,) = prepare(PrepareConfig(source=tmp_path / "in", output_path=tmp_path / "set")).clips
+    assert (made.video, made.prompt) == ("one", "A red ball.")

@@ -12,7 +12,6 @@ from wan_alpha.config import PrepareConfig
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.errors import DatasetError, MediaError, UsageError
 from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.find import find_clips
 from wan_alpha.media.read import read_pair
 from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
 from wan_alpha.prepare import prepare
@@ -225,18 +224,17 @@ def test_lengths_and_sizes(tmp_path):
     assert clean(tmp_path)
 
 
-def test_two_clips_of_one_name(tmp_path):
+def test_clips_of_one_name(tmp_path):
     write_webp(noise(), tmp_path / "in" / "a.webp")
-    write_webp(noise(), tmp_path / "in" / "sub" / "A.webp")
-    with pytest.raises(DatasetError, match="two clips of one name"):
-        run(tmp_path)
-    write_png_sequence(noise(), tmp_path / "in" / "a")
-    with pytest.raises(DatasetError, match="the name 'a'"):
-        run(tmp_path)
+    write_webp(noise(4), tmp_path / "in" / "sub" / "A.webp")
+    assert [(clip.video, clip.frames) for clip in run(tmp_path).clips] == [("a", 3), ("sub_A", 4)]
     pair(tmp_path / "in2" / "x", "x.mp4", "x_seg.mp4")
     pair(tmp_path / "in2" / "y", "y.mp4", "x_alpha.mp4")
-    with pytest.raises(DatasetError, match="2 mattes"):
-        find_clips(tmp_path / "in2")
+    with pytest.raises(DatasetError, match=r"x\.mp4: got 2 mattes \(x_alpha, x_seg\)"):
+        run(tmp_path, source=tmp_path / "in2")
+    (tmp_path / "in2" / "y.mp4").unlink()
+    write_webp(noise(), tmp_path / "in2" / "z.webp")
+    assert [clip.video for clip in run(tmp_path, source=tmp_path / "in2", on_bad_sample="skip").clips] == ["z"]
 
 
 def test_empty_and_unusable_sources(tmp_path):

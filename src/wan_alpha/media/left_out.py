@@ -41,3 +41,19 @@ def tell_frames_as_stills(folder: Path, stills: list[Path]) -> None:
                 len(frames),
                 frames[0].name,
             )
+
+
+def tell_other_formats(clips: list[tuple[Path, tuple[Path, ...]]]) -> None:
+    """Files that are not read because the clip lies beside them in a more faithful format: in one line for each folder."""
+    by_folder: dict[Path, list[tuple[Path, tuple[Path, ...]]]] = defaultdict(list)
+    for chosen, others in clips:
+        by_folder[chosen.parent].append((chosen, others))
+    for folder, found in by_folder.items():
+        chosen, others = found[0]
+        log.warning(
+            "%s: clips in several formats (%d) are read in one of them: %s, not %s; give another name to what is another clip",
+            folder,
+            len(found),
+            chosen.name,
+            ", ".join(path.name for path in others),
+        )

@@ -1,0 +1,59 @@
+"""Names of clips that differ, on every system: clips of one name are called after their folders too, then after their format."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wan_alpha.errors import printable
+from wan_alpha.media.pairs import COLOUR_FOLDERS, MATTE_FOLDERS, FoundClip
+
+log = logging.getLogger(__name__)
+
+
+def with_different_names(clips: Sequence[FoundClip], root: Path) -> list[FoundClip]:
+    """The clips, in their order, with names that differ in more than case, whatever that order is.
+
+    walk/0001.mov and run/0001.mov below ROOT become walk_0001 and run_0001; where that does not tell them apart the extension joins
+    (walk_0001_mov), then a number. A clip whose name is its own keeps it.
+    """
+    forms = [_forms(clip, root) for clip in clips]
+    names = [form[0] for form in forms]
+    for level in range(1, len(forms[0]) if forms else 0):
+        for index in _clashing(names):
+            names[index] = forms[index][level]
+    used = {name.casefold() for name in names}
+    for index in sorted(_clashing(names), key=lambda index: [str(path) for path in clips[index].files]):
+        names[index] = _numbered(names[index], used)
+        used.add(names[index].casefold())
+    told = sorted(name for name, clip in zip(names, clips, strict=True) if name != clip.name)
+    if told:
+        log.info("%s: %d clips of equal names are told apart by folder or format: %s", root, len(told), ", ".join(told[:4]))
+    return [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
+
+
+def _clashing(names: Sequence[str]) -> list[int]:
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(names):
+        places[name.casefold()].append(index)
+    return [index for group in places.values() if len(group) > 1 for index in group]
+
+
+def _numbered(name: str, used: set[str]) -> str:
+    number = 2
+    while f"{name}_{number}".casefold() in used:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _forms(clip: FoundClip, root: Path) -> tuple[str, str, str]:
+    """Name, name with folders, name with folders and format."""
+    path = clip.files[0]
+    parts = [part for part in os.path.relpath(path.parent, root).split(os.sep) if part not in (os.curdir, os.pardir)]
+    if clip.rgba is None:
+        parts = [part for part in parts if part.lower() not in (*COLOUR_FOLDERS, *MATTE_FOLDERS)]
+        parts = parts[:-1] if parts[-1:] == [clip.name] else parts  # a pair that is called after its folder
+    full = printable("_".join([*parts, clip.name]))
+    return clip.name, full, full + ("" if path.is_dir() else path.suffix.replace(".", "_"))

@@ -1,0 +1,248 @@
+"""Which colour belongs to which matte: by the endings of their names, by two folders, by bare names; and which format of a clip is read.
+
+XXX.mp4 + XXX_seg | XXX_alpha | XXX_pha | XXX_matte | XXX_mask      XXX_rgb + XXX_alpha      XXX_fgr + XXX_pha
+rgb/XXX + alpha/XXX      fgr/XXX + pha/XXX, with or without these endings, in sub-folders of one name too      XXX/rgb + XXX/alpha
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wan_alpha.errors import DatasetError
+from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
+from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
+from wan_alpha.media.stills import is_opaque_still, natural_key, text_beside
+
+COLOUR_ENDINGS = ("_rgb", "_fgr")
+MATTE_ENDINGS = ("_alpha", "_pha", "_seg", "_matte", "_mask")
+COLOUR_FOLDERS, MATTE_FOLDERS = (tuple(ending[1:] for ending in endings) for endings in (COLOUR_ENDINGS, MATTE_ENDINGS))
+OPAQUE_SUFFIXES = (".mp4", ".m4v")
+"""Containers that cannot hold alpha in any codec read here: alone they lack their matte."""
+FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES)
+"""Folders of frames and files, most faithful first: of one clip in several formats the first is read."""
+PAIR_RANK = FORMATS.index(".webm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundClip:
+    """Either rgba, or rgb and alpha. A clip that cannot be used has a problem instead."""
+
+    name: str
+    rgba: Path | None = None
+    rgb: Path | None = None
+    alpha: Path | None = None
+    caption: Path | None = None
+    problem: DatasetError | None = None
+    others: tuple[Path, ...] = ()
+    """The same clip in other formats, which are not read."""
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.rgba, self.rgb, self.alpha) if path is not None]
+
+
+def stem_before(name: str, endings: Sequence[str]) -> str | None:
+    """NAME without one of ENDINGS, in whatever case; "" for the bare word (rgb, ALPHA); None without any.
+
+    >>> stem_before("d_ALPHA", MATTE_ENDINGS), stem_before("alpha", MATTE_ENDINGS), stem_before("a", MATTE_ENDINGS)
+    ('d', '', None)
+    """
+    for ending in endings:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+        if name.lower() == ending[1:]:
+            return ""
+    return None
+
+
+def related_stems(path: Path) -> set[str]:
+    """Under which stems a file or folder may be a half."""
+    name = name_of(path)
+    return {stem for stem in (name, stem_before(name, COLOUR_ENDINGS), stem_before(name, MATTE_ENDINGS)) if stem is not None}
+
+
+def pair_up(paths: Sequence[Path]) -> tuple[list[FoundClip], list[Path]]:
+    """The pairs among files and frame folders of one folder, and the rest. More than one matte of a colour is that clip's problem."""
+    mattes: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        stem = stem_before(name_of(path), MATTE_ENDINGS)
+        if stem is not None:
+            mattes[stem].append(path)
+    pairs: list[FoundClip] = []
+    used: set[Path] = set()
+    for ending in (*COLOUR_ENDINGS, ""):
+        colours: dict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            stem = stem_before(name_of(path), (ending,)) if ending else name_of(path)
+            if stem in mattes and path not in used:
+                colours[stem].append(path)
+        for stem, group in colours.items():
+            own = [path for path in mattes[stem] if path not in used]
+            if own:
+                used.update(group, own)
+                pairs.append(_pair(stem, group, own))
+    return pairs, [path for path in paths if path not in used]
+
+
+def _pair(stem: str, colours: list[Path], mattes: list[Path]) -> FoundClip:
+    """One clip of its colour and its matte, each in one format or several: halves of one format before others, then the most faithful.
+
+    Of no STEM, it is called after the folder that holds both.
+    """
+    chosen = [(colour, matte) for matte in sorted(mattes, key=_rank) for colour in sorted(colours, key=_rank)]
+    rgb, alpha = next(((colour, matte) for colour, matte in chosen if _format(colour) == _format(matte)), chosen[0])
+    names = sorted({name_of(matte) for matte in mattes})
+    problem = None
+    if len(names) > 1:
+        problem = DatasetError(rgb, got=f"{len(names)} mattes ({', '.join(names)})", expected="one", do="remove the others")
+    others = tuple(path for path in (*colours, *mattes) if path not in (rgb, alpha))
+    home = home_of(rgb)
+    name = stem or name_of(home)
+    caption = _caption(rgb, name) or (None if stem else _caption(home, name))
+    return FoundClip(name=name, rgb=rgb, alpha=alpha, caption=caption, problem=problem, others=others)
+
+
+def one_of_each(pairs: Iterable[FoundClip], alone: Iterable[Path]) -> Iterator[FoundClip]:
+    """The clips of one folder: of those of one name, which are one clip in several formats, the most faithful."""
+    by_name: dict[str, list[FoundClip]] = defaultdict(list)
+    for clip in (*pairs, *(clip_alone(path) for path in alone)):
+        by_name[clip.name].append(clip)
+    for clips in by_name.values():
+        # An opaque copy of a clip lacks no matte.
+        usable = [clip for clip in clips if clip.problem is None]
+        broken = [clip for clip in clips if clip.problem is not None and not (usable and clip.alpha is None)]
+        best = min(usable, key=_clip_rank, default=None)
+        if best is not None:
+            others = (path for clip in clips if clip is not best and clip not in broken for path in (*clip.files, *clip.others))
+            yield replace(best, others=(*best.others, *others))
+        yield from broken
+
+
+def _clip_rank(clip: FoundClip) -> int:
+    return PAIR_RANK if clip.rgba is None else _rank(clip.rgba)
+
+
+def _rank(path: Path) -> int:
+    form = _format(path)
+    return FORMATS.index(form) if form in FORMATS else len(FORMATS)
+
+
+def _format(path: Path) -> str:
+    return "" if path.is_dir() else path.suffix.lower()
+
+
+def clip_alone(path: Path) -> FoundClip:
+    """A file or a folder of frames without a partner: RGBA, or half a pair where it cannot hold alpha."""
+    name = name_of(path)
+    if not path.is_file() or not (path.suffix.lower() in OPAQUE_SUFFIXES or is_opaque_still(path)):
+        return FoundClip(name=name, rgba=path, caption=_caption(path, name))
+    stem, form = stem_before(name, MATTE_ENDINGS), path.suffix
+    if stem is not None:
+        wanted = f"{stem}_rgb{form}".removeprefix("_") + " (its colour)"
+    else:
+        stem = stem_before(name, COLOUR_ENDINGS)
+        stem = name if stem is None else stem
+        wanted = f"{stem}_alpha{form}".removeprefix("_") + (f" or {stem}_seg{form}" if stem else "") + " (its matte)"
+    problem = DatasetError(
+        path,
+        got="half a pair",
+        expected=f"{wanted} beside it",
+        do="add that file, or give an RGBA clip (.mov, .webm, .webp, PNG folder)",
+    )
+    return FoundClip(name=name, rgb=path, problem=problem)
+
+
+def is_half(name: str) -> bool:
+    """Whether a name says that its picture is half of a pair."""
+    return stem_before(name, (*COLOUR_ENDINGS, *MATTE_ENDINGS)) is not None
+
+
+def _caption(path: Path, stem: str) -> Path | None:
+    """XXX.txt beside the clip; in a pair the matte-less stem or the colour's own name."""
+    stems = (stem, path.stem if path.is_file() else path.name)
+    return next((text for name in stems if (text := text_beside(path.parent, name, ".txt"))), None)
+
+
+# Two folders
+
+
+def folder_pairs(folders: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """(colours, mattes) among folders of one folder, by their names in whatever case: rgb + alpha and fgr + pha before other twos."""
+    by_name = {path.name.lower(): path for path in folders}
+    colours = {name: by_name[name] for name in COLOUR_FOLDERS if name in by_name}
+    mattes = {name: by_name[name] for name in MATTE_FOLDERS if name in by_name}
+    own = dict(zip(COLOUR_FOLDERS, MATTE_FOLDERS, strict=False))
+    pairs = [(colours.pop(name), mattes.pop(own[name])) for name in list(colours) if own[name] in mattes]
+    return [*pairs, *zip(colours.values(), mattes.values(), strict=False)]
+
+
+def pair_around(folder: Path) -> tuple[Path, Path] | None:
+    """The folder of colours and that of mattes where FOLDER is one of the two, or in one of the two, and the other one is there too."""
+    for half in (folder, *folder.parents):
+        if name_of(half).lower() not in (*COLOUR_FOLDERS, *MATTE_FOLDERS) or fault_of(home_of(half)) is not None:
+            continue
+        beside = [path for path in entries(home_of(half)) if path.is_dir() and (path.name == name_of(half) or not fault_of(path))]
+        for pair in folder_pairs(beside):
+            if name_of(half) in (path.name for path in pair):
+                inner = folder.relative_to(half)
+                colours, mattes = (half / inner if path.name == name_of(half) else path / inner for path in pair)
+                return (colours, mattes) if colours.is_dir() and mattes.is_dir() else None
+    return None
+
+
+def pair_folders(colours: Path, mattes: Path, *, exclude: Path | None, above: tuple[Path, ...] = ()) -> Iterator[FoundClip]:
+    """Clips of equal names in two folders and in their sub-folders of equal names.
+
+    Two folders of numbered frames are one clip, named after the folder that holds them.
+    """
+    if is_frame_folder(colours) and is_frame_folder(mattes):
+        home = colours.resolve().parent
+        yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
+        return
+    for folder, untold in ((colours, TEXT_SUFFIXES), (mattes, ())):
+        tell_left_out(folder, [path for path in entries(folder) if not (path.is_dir() or is_media(path))], untold=untold)
+    above = (*above, colours.resolve(), mattes.resolve())
+    for clip in pair_across(colours, mattes, exclude=exclude):
+        if clip.rgb is not None and clip.alpha is not None and _are_folders_of_clips(clip.rgb, clip.alpha):
+            if not any(leads_back(path, above) for path in clip.files):
+                yield from pair_folders(clip.rgb, clip.alpha, exclude=exclude, above=above)
+        else:
+            yield clip
+
+
+def _are_folders_of_clips(*folders: Path) -> bool:
+    return all(path.is_dir() and not fault_of(path) and not is_frame_folder(path) for path in folders)
+
+
+def pair_across(colours: Path, mattes: Path, *, exclude: Path | None = None) -> Iterator[FoundClip]:
+    """Clips of equal names in two folders, also where the names have endings; what has no partner is a clip with a problem."""
+    rgb, alpha = (_halves_in(folder, exclude=exclude) for folder in (colours, mattes))
+    clips = [_pair(name, rgb.pop(name), alpha.pop(name)) for name in list(rgb) if name in alpha]
+    by_stem = {stem_before(name, MATTE_ENDINGS) or name: name for name in alpha}
+    for name in list(rgb):
+        stem = stem_before(name, COLOUR_ENDINGS) or name
+        if stem in by_stem:
+            clips.append(_pair(stem, rgb.pop(name), alpha.pop(by_stem.pop(stem))))
+    clips += [_half(FoundClip(name=name, rgb=paths[0]), "matte", mattes) for name, paths in rgb.items()]
+    clips += [_half(FoundClip(name=name, alpha=paths[0]), "colour", colours) for name, paths in alpha.items()]
+    yield from sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
+
+
+def _half(clip: FoundClip, missing: str, other: Path) -> FoundClip:
+    problem = DatasetError(
+        clip.files[0],
+        got=f"half a pair: no {clip.name} in {name_of(other)}/",
+        expected=f"its {missing} of the same name there",
+        do=f"add the {missing} or remove the clip",
+    )
+    return replace(clip, problem=problem)
+
+
+def _halves_in(folder: Path, *, exclude: Path | None) -> dict[str, list[Path]]:
+    """The files and folders of one of two folders of pairs, by name."""
+    halves: dict[str, list[Path]] = defaultdict(list)
+    for path in entries(folder, exclude=exclude):
+        if path.is_dir() or is_media(path):
+            halves[name_of(path)].append(path)
+    return halves

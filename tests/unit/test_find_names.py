@@ -1,0 +1,97 @@
+"""Clips of one name: in several folders, in several formats, beside an export. Each keeps a name of its own, and nothing else stops."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wan_alpha.config import DoctorConfig, ExportConfig, PreviewConfig
+from wan_alpha.doctor import doctor
+from wan_alpha.export import export
+from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.find import find_clips
+from wan_alpha.media.naming import with_different_names
+from wan_alpha.media.pairs import FoundClip
+from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
+from wan_alpha.sheet import preview
+
+
+def noise(seed: int = 0) -> RgbaClip:
+    levels = np.random.default_rng(seed).integers(0, 256, (3, 16, 16, 4), dtype=np.uint8)
+    return RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """Movies whose contents do not matter for their names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["walk/0001.mov", "run/0001.mov", "jump.mov"], ["jump", "run_0001", "walk_0001"]),
+        (["0001.mov", "run/0001.mov"], ["0001", "run_0001"]),
+        (["a/b/0001.mov", "a/c/0001.mov"], ["a_b_0001", "a_c_0001"]),
+        (["walk/0001.mov", "run/0001.mov", "walk_0001.webm"], ["run_0001", "walk_0001_mov", "walk_0001_webm"]),
+        (["walk/fgr/1.mp4", "walk/pha/1.mp4", "run/fgr/1.mp4", "run/pha/1.mp4"], ["run_1", "walk_1"]),
+        (["x/rgb.mp4", "x/alpha.mp4", "y/x/rgb.mp4", "y/x/alpha.mp4"], ["x", "y_x"]),
+    ],
+)
+def test_clips_of_one_name_are_called_after_their_folders(tmp_path, files, expected):
+    found = find_clips(touch(tmp_path, *files))
+    assert [clip.name for clip in found] == expected
+    assert all(clip.problem is None for clip in found)
+
+
+def test_names_do_not_depend_on_the_order():
+    paths = [Path("in") / name for name in ("a/1.mov", "b/1.mov", "a_1.mov", "A/1.mov", "b_1.webm", "c.mov")]
+    clips = [FoundClip(name=path.stem, rgba=path) for path in paths]
+    named = []
+    for order in itertools.permutations(clips):
+        found = with_different_names(order, Path("in"))
+        named.append({str(clip.rgba): clip.name for clip in found})
+        assert len({clip.name.casefold() for clip in found}) == len(paths)
+    assert all(names == named[0] for names in named)
+    assert named[0]["in/c.mov"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("files", "read", "told"),
+    [
+        (["a.mov", "a.webm"], ["a.mov"], "a.mov, not a.webm"),
+        (["a.mov", "a.mp4"], ["a.mov"], "a.mov, not a.mp4"),
+        (["a.mov", "a.mp4", "a_alpha.mp4"], ["a.mp4", "a_alpha.mp4"], "a.mp4, not a.mov"),
+        (["a.webm", "a_rgb.mp4", "a_alpha.mp4"], ["a_rgb.mp4", "a_alpha.mp4"], "a_rgb.mp4, not a.webm"),
+        (["a.mov", "a_rgb.mp4", "a_alpha.mp4"], ["a.mov"], "a.mov, not a_rgb.mp4, a_alpha.mp4"),
+        (["fgr/a.mov", "fgr/a.mp4", "pha/a.mp4"], ["a.mp4", "a.mp4"], "a.mp4, not a.mov"),
+    ],
+)
+def test_one_clip_in_several_formats_is_read_in_one(tmp_path, caplog, files, read, told):
+    (found,) = find_clips(touch(tmp_path, *files))
+    assert [path.name for path in found.files] == read
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith(f"clips in several formats (1) are read in one of them: {told}; give another name to what is another clip")
+
+
+def test_the_folder_of_an_export(tmp_path):
+    write_png_sequence(noise(), tmp_path / "in" / "clip")
+    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("png", "webm", "prores", "pair")))
+    (found,) = find_clips(tmp_path / "in" / "out")
+    assert (found.name, found.rgba) == ("clip", tmp_path / "in" / "out" / "clip")
+    assert preview(PreviewConfig(source=tmp_path / "in" / "out", output_path=tmp_path / "sheet.png")).rows == ("clip",)
+    report = doctor(DoctorConfig(source=tmp_path / "in", output_path=tmp_path / "report"))
+    assert [one.name for one in report.diagnoses] == ["clip", "out_clip"]
+    assert "duplicate" in {found.name for one in report.diagnoses for found in one.findings}
+
+
+def test_two_mattes_are_that_clips_problem(tmp_path):
+    write_pair(noise(), tmp_path / "a")
+    (tmp_path / "a_seg.mp4").write_bytes((tmp_path / "a_alpha.mp4").read_bytes())
+    write_webp(noise(1), tmp_path / "b.webp")
+    a, b = find_clips(tmp_path)
+    assert "got 2 mattes (a_alpha, a_seg), expected one" in str(a.problem)
+    assert b.problem is None
