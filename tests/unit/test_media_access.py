@@ -127,20 +127,6 @@ def test_deep_yuv_comes_back():
     assert yuv.to_rgb(white, bits=10, matrix=2, full_range=False).min() == 65535
 
 
-@pytest.mark.parametrize("degrees", [90, -90, 180])
-def test_rotation_tags_turn_the_picture(tmp_path, degrees):
-    image = np.zeros((16, 32, 4), np.uint8)
-    image[:8, :8] = (255, 0, 0, 255)
-    frame = colour.planar_frame([image[..., [3, 0, 1, 2]]], "argb", width=32, height=16)
-    with av.open(str(tmp_path / "a.mov"), "w") as container:
-        stream = container.add_stream("qtrle", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "argb"
-        stream.set_display_rotation(degrees)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    assert np.array_equal(read_rgba(tmp_path / "a.mov").rgba()[0], np.rot90(image, degrees // 90))
-
-
 def test_exif_orientation_of_a_still(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
     exif = Image.Exif()

@@ -14,9 +14,12 @@ from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import RgbaClip, check_size, media_errors
+from wan_alpha.media.orientation import Turn, stated_turn
 
 log = logging.getLogger(__name__)
 
+# FFmpeg's own VP8/VP9 decoders drop alpha without a word; libvpx decodes it.
+ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 COMMON_RATES = (*range(1, 61), 23.976, 29.97, 59.94, 90, 100, 120)
 LARGEST_CONSTANT_RATE = 120.0
 VariableRate = Literal["hold", "mean"]
@@ -33,6 +36,8 @@ class Timeline:
     """Time stamps of the frames in ticks; None when they are missing or not unique, so that frames cannot be sought."""
     tick: float
     """Seconds."""
+    turn: Turn | None = None
+    """How the picture is turned, where decoded frames do not say it."""
 
     @property
     def times(self) -> tuple[float, ...] | None:
@@ -70,6 +75,12 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def alpha_decoder(stream: VideoStream) -> Literal["libvpx", "libvpx-vp9"] | None:
+    """The decoder of a stream with side-band alpha; None where the container's own decoder does."""
+    stated = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode")
+    return ALPHA_DECODERS.get(stream.codec_context.name) if stated == "1" else None
+
+
 @lru_cache(maxsize=1024)
 def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
     with media_errors(path), open_video(path) as container:
@@ -84,7 +95,16 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         known = {pts for pts in shown if pts is not None}
         pts = tuple(sorted(known)) if len(known) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
-        return Timeline(count=len(shown), fps=fps, pts=pts, tick=float(stream.time_base or 0))
+        # The second decoder does not see what the container says.
+        turn = _container_turn(path) if alpha_decoder(stream) else None
+        tick = float(stream.time_base or 0)
+        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, turn=turn)
+
+
+def _container_turn(path: Path) -> Turn | None:
+    with open_video(path) as container:
+        frame = next(container.decode(video_stream(container, path)), None)
+        return None if frame is None else stated_turn(frame)
 
 
 def damaged(path: Path, got: str, expected: str) -> MediaError:

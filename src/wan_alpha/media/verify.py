@@ -38,8 +38,9 @@ def verify_rgba(path: Path, clip: RgbaClip) -> ReadBack:
 
 def verify_pair(rgb_path: Path, alpha_path: Path, clip: RgbaClip) -> ReadBack:
     """Decode a colour + matte pair again; MediaError unless it has the clip's frames, size, rate, alpha, tags, and colour within bounds."""
+    error = compare(alpha_path, read_pair(rgb_path, alpha_path), clip, colour=PAIR_COLOUR, colour_path=rgb_path)
     check_tags((rgb_path, alpha_path), PAIR_RANGES)
-    return compare(alpha_path, read_pair(rgb_path, alpha_path), clip, colour=PAIR_COLOUR, colour_path=rgb_path)
+    return error
 
 
 def verify_preview(path: Path, frames: UInt8[np.ndarray, "T H W 3"], *, fps: float) -> ReadBack:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
@@ -14,12 +13,11 @@ from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import Levels, Rgb, alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
 from wan_alpha.media.matrix import UNTAGGED, Matrix, MatrixWord, settle_matrix, tell_matrix
-from wan_alpha.media.timeline import Timeline, damaged, open_video, timeline, video_stream
+from wan_alpha.media.orientation import stated_turn, upright
+from wan_alpha.media.timeline import Timeline, alpha_decoder, damaged, open_video, timeline, video_stream
 
 log = logging.getLogger(__name__)
 
-# FFmpeg's own VP8/VP9 decoders drop alpha without a word; libvpx decodes it.
-ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Packets of their own for pictures that are never shown.
 HIDDEN_FRAMES = ("vp8",)
 
@@ -41,9 +39,10 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
             assumed = settle_matrix(frame, word=matrix) or assumed
             # Premultiplied colour keeps its depth until it has been divided by alpha.
             depth: Bits = 16 if (bits == 16 or stated) and alpha_bits(frame) > 8 else 8
-            rgb.append(_upright(path, frame, frame_rgb(frame, bits=depth)))
+            turn = stated_turn(frame) or line.turn
+            rgb.append(upright(path, frame_rgb(frame, bits=depth), turn))
             matte = frame_alpha(frame, bits=depth)
-            alpha += [] if matte is None else [_upright(path, frame, matte)]
+            alpha += [] if matte is None else [upright(path, matte, turn)]
     _check_equal_sizes(path, rgb)
     masks = np.stack(alpha) if len(alpha) == len(rgb) else None
     times = window_times(line.times, start, count)
@@ -58,7 +57,8 @@ def read_matte_video(path: Path, *, start: int = 0, count: int | None = None, bi
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
             depth: Bits = 16 if bits == 16 and frame.format.components[0].bits > 8 else 8
-            frames.append(_upright(path, frame, frame_matte(frame, full_range=full_range, bits=depth)))
+            matte = frame_matte(frame, full_range=full_range, bits=depth)
+            frames.append(upright(path, matte, stated_turn(frame) or line.turn))
     _check_equal_sizes(path, frames)
     return np.stack(frames), line.fps
 
@@ -95,14 +95,6 @@ def colour_tags(path: Path) -> dict[str, int]:
         primaries, transfer = int(context.color_primaries), int(context.color_trc)
         frame = next(_decode(path, container, stream, one_thread=True))
         return {"matrix": int(frame.colorspace), "primaries": primaries, "transfer": transfer, "range": int(frame.color_range)}
-
-
-def _upright(path: Path, frame: av.VideoFrame, pixels: np.ndarray) -> np.ndarray:
-    """Turned as the file's rotation tag says."""
-    quarters, rest = divmod(int(frame.rotation), 90)
-    if rest:
-        raise MediaError(path, got=f"a rotation tag of {frame.rotation} degrees", expected="a multiple of 90", do="export the clip upright")
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters % 4 else pixels
 
 
 def _check_equal_sizes(path: Path, frames: list[np.ndarray]) -> None:
@@ -175,8 +167,8 @@ def _from_the_first(
 def _decode(path: Path, container: InputContainer, stream: VideoStream, *, one_thread: bool) -> Iterator[av.VideoFrame]:
     """All frames from where the container stands; whole ones, or MediaError. One thread is quicker for a short window."""
     decoder = stream.codec_context
-    name = ALPHA_DECODERS.get(decoder.name)
-    if name is not None and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
+    name = alpha_decoder(stream)
+    if name is not None:
         decoder = av.CodecContext.create(name, "r")
     decoder.thread_count = 1 if one_thread else codec_threads(width=stream.codec_context.width, height=stream.codec_context.height)
     for packet in container.demux(stream):
