@@ -27,7 +27,7 @@ from wan_alpha.device import choose_device, frozen_dtype
 from wan_alpha.encoding import encode_draw, encoder_tensors, load_rgba_vae, loaded_weights, merge_fingerprint
 from wan_alpha.errors import CacheError, DatasetError, MediaError
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.atomic import beside
+from wan_alpha.media.atomic import alone_in, beside
 from wan_alpha.media.read import read_clip
 from wan_alpha.memory import out_of_memory_named
 from wan_alpha.models.load import load_text_encoder, load_tokenizer, resolve_base
@@ -82,10 +82,10 @@ def build_cache(config: CacheConfig) -> CacheIndex:
     """Encode every clip of the dataset into config.output_path; what an earlier run finished is kept.
 
     A clip is made anew when its files, the VAE or a setting changed. With RANK and WORLD_SIZE set, each process does its share and all
-    return when the index is there. UsageError with the next setting to change when memory runs out.
+    return when the index is there. UsageError when another run works there, and with the next setting to change when memory runs out.
     """
-    share = this_share()
-    with heartbeat(config.output_path, share), out_of_memory_named(config):
+    share, folder = this_share(), config.output_path
+    with alone_in(folder, rank=share.rank, count=share.count), heartbeat(folder, share), out_of_memory_named(config):
         entries = read_manifest(config.dataset_base_path, config.dataset_metadata_path, key=config.data_file_keys)
         return _build(config, share, entries=entries)
 

@@ -21,7 +21,7 @@ from wan_alpha.diagnosis import Diagnosis, Examined, captioner_of, diagnose, exp
 from wan_alpha.errors import MediaError
 from wan_alpha.findings.duplicates import Signature
 from wan_alpha.findings.finding import SEVERITIES, sampled
-from wan_alpha.media.atomic import beside
+from wan_alpha.media.atomic import alone_in, beside
 from wan_alpha.page import Page, Picture, Row, write_page
 from wan_alpha.prepare import prepare
 from wan_alpha.processes import ProcessDied, run_all
@@ -77,7 +77,15 @@ class DoctorReport:
 
 
 def doctor(config: DoctorConfig) -> DoctorReport:
-    """Examine every clip of the source folder. DatasetError for a folder without clips; a bad clip is a finding, not an error."""
+    """Examine every clip of the source folder. DatasetError for a folder without clips; a bad clip is a finding, not an error.
+
+    UsageError when another run works in the output folder.
+    """
+    with alone_in(config.output_path):
+        return _doctor(config)
+
+
+def _doctor(config: DoctorConfig) -> DoctorReport:
     started = now()
     sources = listed_sources(config, exclude=config.output_path)
     tasks = [_Task(source=source, config=config) for source in sources]

@@ -5,6 +5,7 @@ OUTPUT.partial/records/NAME.json   {"key": what the clip depends on, "files": {f
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wan_alpha.hashing import sha256
-from wan_alpha.media.atomic import beside, make_parents, remove
+from wan_alpha.media.atomic import alone_beside, beside, remove
 
 RECORDS = "records"
 
@@ -57,16 +58,18 @@ class WorkFolder:
 
 @contextmanager
 def work_folder(output: Path, *, on_stop: Literal["clean", "keep"]) -> Iterator[WorkFolder]:
-    """OUTPUT.partial, with what an earlier run left there. Removed at the end, unless an error comes and on_stop = keep."""
-    made = make_parents(output)
+    """OUTPUT.partial, with what an earlier run left there. Removed at the end, unless an error comes and on_stop = keep.
+
+    UsageError when another run works on OUTPUT.
+    """
+    output = Path(os.path.realpath(output))  # the same place under every name
     path = output.with_name(output.name + ".partial")
-    try:
-        path.mkdir(exist_ok=True)
-        yield WorkFolder(path=path)
-    except BaseException:
-        if on_stop == "clean":
-            remove(path)
-            for parent in made:
-                parent.rmdir()
-        raise
-    remove(path)
+    with alone_beside(output):
+        try:
+            path.mkdir(exist_ok=True)
+            yield WorkFolder(path=path)
+        except BaseException:
+            if on_stop == "clean":
+                remove(path)
+            raise
+        remove(path)

@@ -3,10 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wan_alpha.errors import MediaError
+from wan_alpha.media.alone import alone, one_of_several
 
 
 @contextmanager
@@ -32,19 +33,50 @@ def beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """Yield an empty folder PATH.partial for work whose results the caller moves to their places; it is removed in any case."""
-    made = make_parents(path)
+    """Yield an empty folder PATH.partial for work whose results the caller moves to their places; it is removed in any case.
+
+    UsageError when another run works on PATH.
+    """
     folder = path.with_name(path.name + ".partial")
+    with alone_beside(path):
+        try:
+            remove(folder)
+            folder.mkdir()
+            yield folder
+        finally:
+            remove(folder)
+
+
+@contextmanager
+def alone_beside(path: Path) -> Iterator[None]:
+    """Make the missing parents of PATH and let no other run make PATH; after an error those parents that are empty are removed again."""
+    made = make_parents(path)
     try:
-        remove(folder)
-        folder.mkdir()
-        yield folder
+        with alone(path.with_name(f".{path.name}.lock"), place=path):
+            yield
     except BaseException:
-        remove(folder)
-        for parent in made:
-            parent.rmdir()
+        remove_empty(made)
         raise
-    remove(folder)
+
+
+@contextmanager
+def alone_in(folder: Path, *, rank: int = 0, count: int = 1) -> Iterator[None]:
+    """Make FOLDER and let no other run work in it; COUNT processes of one job may. After an error it goes if it is empty."""
+    lock = folder / ".lock"
+    made = make_parents(lock)
+    try:
+        with alone(lock, place=folder) if count == 1 else one_of_several(lock, rank=rank, place=folder):
+            yield
+    except BaseException:
+        remove_empty(made)
+        raise
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made, innermost first, up to the first one that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def make_parents(path: Path) -> list[Path]:
