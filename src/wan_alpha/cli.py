@@ -60,7 +60,9 @@ SEED_SWITCHES = {"rgba_mode": [], "use_dora": ["--adapter", "dora"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for a doctor's findings, 2 for an error that names its cure, 130 when interrupted."""
+    """Run one command and return its exit code: 0, 1 for a doctor's findings or clips left out of an export, 2 for an error
+    that names its cure, 130 when interrupted.
+    """
     tokens = list(sys.argv[1:] if argv is None else argv)
     console.open_stderr()
     try:

@@ -5,9 +5,11 @@ OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json 
 """
 
 import json
+import logging
 import os
 import re
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from jaxtyping import UInt8
 
 from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
-from wan_alpha.errors import UsageError, did_you_mean
+from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError, did_you_mean
 from wan_alpha.media.atomic import remove, staging
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
@@ -31,34 +33,66 @@ from wan_alpha.preview import checkerboard, write_sheet
 from wan_alpha.progress import progress
 from wan_alpha.run_record import now, write_run_record
 
+log = logging.getLogger(__name__)
+
+FAILED_EXIT = 1
 PREVIEW, SIDECAR_ENDING = "preview", "_export.json"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 BACKGROUNDS = {"black": "#000000", "white": "#ffffff"}
 
 
-def export(config: ExportConfig) -> list[Path]:
-    """Write every clip of the source in every format; returns the files and frame folders. A clip that fails leaves no file of its own.
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and why each clip that is not among it could not be (on_bad_sample = skip)."""
 
-    The first clips are drawn on export_sheet.png besides.
+    files: tuple[Path, ...]
+    failed: Mapping[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a clip is missing, else 0."""
+        return FAILED_EXIT if self.failed else 0
+
+    def summary(self) -> list[str]:
+        reasons = [f"not exported: {name}: {why}" for name, why in self.failed.items()]
+        last = [f"{len(self.failed)} clips could not be exported: {', '.join(self.failed)}"] if self.failed else []
+        return [*map(str, self.files), *reasons, *last]
+
+
+def export(config: ExportConfig) -> Exported:
+    """Write every clip of the source in every format. A clip that fails leaves no file of its own; the first one is the end, or is skipped.
+
+    The first clips are drawn on export_sheet.png besides. DatasetError when no clip is left.
     """
     _check(config)
     found = find_clips(config.source, exclude=config.output_path)
     problem = next((clip.problem for clip in found if clip.problem is not None), None)
-    if problem is not None:
+    if problem is not None and config.on_bad_sample == "error":
         raise problem
     _refuse_overwriting_sources(found, config.output_path)
     started = now()
     written: list[Path] = []
+    failed: dict[str, WanAlphaError] = {}
     rows: list[Row] = []
     with progress("exporting", total=len(found)) as advance:
         for source in found:
-            clip, changes = _read(source, config)
-            written += export_clip(clip, config.output_path / source.name, config=config, changes=changes)
-            rows += [thumbnails(clip)] if len(rows) < MAX_ROWS else []
+            try:
+                clip, changes = _read(source, config)
+                written += export_clip(clip, config.output_path / source.name, config=config, changes=changes)
+                rows += [thumbnails(clip)] if len(rows) < MAX_ROWS else []
+            except (DatasetError, MediaError) as error:
+                if config.on_bad_sample == "error":
+                    raise
+                log.warning("skipped %s: %s", source.name, error)
+                failed[source.name] = error
             advance()
+    if not written:
+        raise DatasetError(
+            config.source, got=f"{len(found)} clips, none of them usable", expected="at least one", do=str(next(iter(failed.values())))
+        )
     write_sheet(rows, config.output_path / EXPORT_SHEET)
     write_run_record(config.output_path, verb="export", config=config, weights={}, started=started)
-    return written
+    return Exported(files=tuple(written), failed={name: str(error) for name, error in failed.items()})
 
 
 def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tuple[str, ...] = ()) -> list[Path]:
@@ -108,7 +142,9 @@ def over_background(clip: RgbaClip, background: str) -> UInt8[np.ndarray, "T H W
 
 
 def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str, ...]]:
-    """The clip at a constant rate, and what was changed for that."""
+    """The clip at a constant rate, and what was changed for that. Its problem, if it has one, as error."""
+    if source.problem is not None:
+        raise source.problem
     clip = read_clip(
         rgba=source.rgba,
         rgb=source.rgb,

@@ -27,7 +27,7 @@ class Road:
     stage1: Path
     adapter: Path
     generated: list[GeneratedClip]
-    exported: list[Path]
+    exported: tuple[Path, ...]
     evaluation: Evaluation
 
 
@@ -55,6 +55,6 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
                 output_path=root / "generated",
             )
         )
-    exported = export(replace(tiny.export, source=root / "generated", output_path=root / "exported"))
+    exported = export(replace(tiny.export, source=root / "generated", output_path=root / "exported")).files
     evaluation = evaluate(replace(tiny.evaluate, **data, feature_merge_checkpoint=stage1, output_path=root / "evaluation"))
     return Road(root=root, stage1=stage1, adapter=adapter, generated=clips, exported=exported, evaluation=evaluation)

@@ -42,7 +42,7 @@ def test_half_of_a_whole_pair_is_the_pair(tmp_path, half):
     (found,) = find_clips(tmp_path / half)
     assert (found.name, found.rgb, found.alpha) == ("c", tmp_path / "c_rgb.mp4", tmp_path / "c_alpha.mp4")
     assert drawn(tmp_path, tmp_path / half).rows == ("c",)
-    written = export(ExportConfig(source=tmp_path / half, output_path=tmp_path / "out", formats=("webp",)))
+    written = export(ExportConfig(source=tmp_path / half, output_path=tmp_path / "out", formats=("webp",))).files
     assert [path.name for path in written] == ["c.webp"]
     assert find_clips(tmp_path / "c.webp")[0].rgba == tmp_path / "c.webp"
 

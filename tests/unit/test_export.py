@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wan_alpha.cli import main
 from wan_alpha.config import ExportConfig
 from wan_alpha.errors import DatasetError, MediaError, UsageError
 from wan_alpha.export import export, over_background
@@ -35,7 +36,7 @@ def names(folder):
 
 def test_one_clip_in_all_formats(tmp_path):
     write_png_sequence(ladder(), tmp_path / "clip")
-    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out"))
+    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out")).files
     out = tmp_path / "out"
     assert names(out) == ["clip", "clip.webp", "clip_alpha.mp4", "clip_preview.mp4", "clip_rgb.mp4"]
     assert sorted(path.name for path in written) == names(out)
@@ -48,7 +49,7 @@ def test_one_clip_in_all_formats(tmp_path):
 def test_every_file_carries_the_record_of_a_generated_clip(tmp_path):
     """From each format on to the next too, and no other comment is taken for one."""
     write_png_sequence(replace(ladder(), record=json.dumps(RECORD, ensure_ascii=False)), tmp_path / "clip")
-    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=ALL_FORMATS))
+    written = export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=ALL_FORMATS)).files
     assert len(written) == len(ALL_FORMATS) + 1
     for path in written:
         assert json.loads(read_record(path) or "null") == RECORD, path.name
@@ -129,3 +130,25 @@ def test_bad_sources(tmp_path):
     with pytest.raises(UsageError, match="--formats"):
         export(ExportConfig(source=tmp_path / "clip.mp4", output_path=tmp_path / "out", formats=()))
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_clips_are_named_and_the_others_exported(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        write_webp(ladder(), tmp_path / "in" / f"{name}.webp")
+    path = tmp_path / "in" / "b.webp"
+    path.write_bytes(path.read_bytes()[:200])
+    (tmp_path / "in" / "d.mp4").touch()
+    arguments = ["export", str(tmp_path / "in"), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
+    assert main(arguments) == 2
+    assert not (tmp_path / "out").exists()
+    capsys.readouterr()
+    assert main([*arguments, "--on_bad_sample", "skip"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert names(tmp_path / "out") == ["a.webp", "c.webp"]
+    assert [line.split(": ")[1] for line in lines if line.startswith("not exported: ")] == ["b", "d"]
+    assert lines[-1] == "2 clips could not be exported: b, d"
+    for name in ("a", "c"):
+        (tmp_path / "in" / f"{name}.webp").unlink()
+    with pytest.raises(DatasetError, match=r"2 clips, none of them usable.*b\.webp"):
+        export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "none", on_bad_sample="skip"))
+    assert not (tmp_path / "none").exists()

@@ -49,7 +49,7 @@ def test_a_file_in_one_of_two_folders_is_the_pair(tmp_path, folders, half):
     pair_in(tmp_path / "clips", folders, "b", seed=1)
     (found,) = find_clips(halves[half])
     assert (found.name, found.rgb, found.alpha) == ("a", *halves)
-    written = export(ExportConfig(source=halves[half], output_path=tmp_path / "out", formats=("webp",)))
+    written = export(ExportConfig(source=halves[half], output_path=tmp_path / "out", formats=("webp",))).files
     assert [path.name for path in written] == ["a.webp"]
     assert np.array_equal(read_rgba(tmp_path / "out" / "a.webp").alpha, noise().alpha)
     (tmp_path / "clips" / folders[0] / "a.txt").write_text("a red ball")

@@ -122,7 +122,7 @@ def test_export_of_everything_and_its_sidecar(tmp_path):
     write_png_sequence(ladder(), tmp_path / "clip")
     names = ("zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "preview")
     config = ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=names, webp_quality=90)
-    files = sorted(path.name for path in export(config))
+    files = sorted(path.name for path in export(config).files)
     expected = ["clip.apng", "clip.mkv", "clip.mov", "clip.webm", "clip.webp", "clip_alpha.mp4", "clip_png.zip", "clip_preview.mp4"]
     assert files == sorted([*expected, "clip_rgb.mp4"])
     sidecar = json.loads((tmp_path / "out" / "clip_export.json").read_text())

@@ -35,6 +35,8 @@ class ExportConfig(RunConfig, ClipConfig):
     """Behind the preview: checkerboard, black, white, or a colour as #RRGGBB."""
     fps: float = 16.0
     """Frame rate for sources that have none of their own."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """A clip that cannot be exported: stop with its name, or skip it, name it at the end, and exit with code 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
