@@ -80,6 +80,17 @@ def write_tables(report: PrepareReport, folder: Path) -> tuple[str, ...]:
     return REPORT, PROVENANCE, TABLE
 
 
+def clips_of_report(folder: Path) -> list[str]:
+    """Names of the clips that prepare has put into FOLDER, from its report there; none without one, or where it is another's."""
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    clips = report.get("clips", []) if isinstance(report, dict) else []
+    names = [clip.get("video") for clip in clips if isinstance(clip, dict)] if isinstance(clips, list) else []
+    return [name for name in names if isinstance(name, str) and Path(name).name == name]
+
+
 def _provenance(clip: ClipReport) -> dict[str, Any]:
     names = ("video", "prompt", "source", "sha256", "start", "frames", "height", "width", "fps", "changes", "assumed_matrix")
     return {name: getattr(clip, name) for name in names}

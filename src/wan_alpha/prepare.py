@@ -19,7 +19,7 @@ from wan_alpha.config import PrepareConfig
 from wan_alpha.data.conform import at_rate, at_size, fixed_windows, scene_windows
 from wan_alpha.data.sources import Source, procedural_sources
 from wan_alpha.data.work import WorkFolder, key_of, work_folder
-from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, diagnosis_from, write_tables
+from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, clips_of_report, diagnosis_from, write_tables
 from wan_alpha.diagnosis import (
     Diagnosis,
     captioner_of,
@@ -91,6 +91,9 @@ def _sources(config: PrepareConfig) -> list[Source]:
     if config.source is not None and config.source.resolve() == config.output_path.resolve():
         raise UsageError("--output_path", got="the source folder", expected="another folder")
     files = [] if config.source is None else listed_sources(config, exclude=config.output_path)
+    inside = next((path for source in files for path in source.found.files if _would_be_replaced(path, config.output_path)), None)
+    if inside is not None:
+        raise UsageError("--output_path", got=f"{config.output_path}, where {inside.name} would be replaced", expected="another folder")
     kind = config.synthetic_kind
     sources: list[Source] = [*files, *procedural_sources(config.synthetic, kind=kind, seed=config.seed, size=size, fps=config.fps)]
     if not sources:
@@ -100,6 +103,11 @@ def _sources(config: PrepareConfig) -> list[Source]:
     if twice is not None:
         raise DatasetError(twice.origin()[0], got=f"the name {twice.name!r} twice", expected="different names", do="rename the file")
     return sources
+
+
+def _would_be_replaced(path: Path, output: Path) -> bool:
+    """Whether a source is named like a half of a prepared clip, in the folder of these."""
+    return path.resolve().parent == output.resolve() and path.name in [half.name for half in pair_paths(Path(path.stem.rpartition("_")[0]))]
 
 
 def _prepare_all(sources: list[Source], config: PrepareConfig, work: WorkFolder) -> PrepareReport:
@@ -251,10 +259,19 @@ def _report(clip: RgbaClip, *, name: str, prompt: str, source: Source, start: in
 
 
 def _publish(folder: Path, output: Path) -> None:
-    """Put the finished dataset in place. Into an existing folder, files move one by one with the table last."""
+    """Put the finished dataset in place. Into an existing folder, files move one by one with the table last.
+
+    Clips that the report of an older set there names and the new set lacks go: beside the new table they would be clips of no row.
+    """
     if not output.exists():
         os.replace(folder, output)
         return
     (output / TABLE).unlink(missing_ok=True)
+    old = [path for name in clips_of_report(output) for path in pair_paths(output / name) if path.is_file()]
+    stale = [path for path in old if not (folder / path.name).exists()]
+    for path in stale:
+        path.unlink()
+    if stale:
+        log.warning("%s: %d files of an older set of clips are removed, such as %s", output, len(stale), stale[0].name)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == TABLE):
         os.replace(path, output / path.name)

@@ -126,6 +126,44 @@ def test_again_into_the_same_folder(tmp_path):
     ]
 
 
+def test_an_older_set_in_the_same_folder_goes_and_nothing_else(tmp_path, caplog):
+    for name in ("a", "b", "c"):
+        write_webp(noise(3), tmp_path / "in" / f"{name}.webp")
+    run(tmp_path)
+    out = tmp_path / "out"
+    for name in ("mine_rgb.mp4", "mine_alpha.mp4", "notes.txt"):
+        (out / name).write_text("mine")
+    (tmp_path / "in" / "b.webp").rename(tmp_path / "in" / "d.webp")
+    (tmp_path / "in" / "c.webp").write_bytes(b"broken")
+    with pytest.raises(MediaError):
+        run(tmp_path)
+    assert (out / "b_rgb.mp4").is_file(), "a run that fails takes nothing"
+    (tmp_path / "in" / "c.webp").unlink()
+    run(tmp_path)
+    assert sorted(path.name for path in out.glob("*.mp4")) == [f"{name}_{half}.mp4" for name in "ad" for half in ("alpha", "rgb")] + [
+        "mine_alpha.mp4",
+        "mine_rgb.mp4",
+    ]
+    assert (out / "notes.txt").is_file()
+    assert "out: 4 files of an older set of clips are removed, such as b_rgb.mp4" in caplog.text
+
+
+@pytest.mark.parametrize("report", ["[1]", "{", '{"clips": 5}', '{"clips": [1, {"video": "../in/x"}, {"video": 7}, {"video": ""}]}'])
+def test_another_programs_report_takes_nothing(tmp_path, report):
+    write_webp(noise(3), tmp_path / "in" / "a.webp")
+    pair(tmp_path / "in" / "x", "x_rgb.mp4", "x_alpha.mp4")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text(report)
+    assert [clip.video for clip in run(tmp_path).clips] == ["a", "x"]
+    assert (tmp_path / "in" / "x_rgb.mp4").is_file()
+
+
+def test_a_source_is_never_replaced_by_its_copy(tmp_path):
+    pair(tmp_path / "in" / "x", "x_rgb.mp4", "x_alpha.mp4")
+    with pytest.raises(UsageError, match=r"x_rgb\.mp4 would be replaced, expected another folder"):
+        run(tmp_path, source=tmp_path / "in" / "x_rgb.mp4", output_path=tmp_path / "in")
+
+
 def test_output_inside_the_source_is_not_a_source(tmp_path):
     write_webp(noise(3), tmp_path / "in" / "a.webp")
     for _ in range(2):
