@@ -10,6 +10,9 @@
 A message is one line: what, got, expected, and the next command. The command line prints it and exits with code 2.
 """
 
+MAX_SHOWN = 600
+"""Characters of what was got or expected: a line stays one that can be read, whatever a file holds."""
+
 
 class WanAlphaError(Exception):
     """Base of all errors that name their own cure.
@@ -19,7 +22,7 @@ class WanAlphaError(Exception):
     """
 
     def __init__(self, what: object, *, got: object = None, expected: object = None, do: str = "") -> None:
-        details = [f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None]
+        details = [f"{word} {_shortened(str(value))}" for word, value in (("got", got), ("expected", expected)) if value is not None]
         message = str(what) + (": " + ", ".join(details) if details else "")
         super().__init__(printable(" ".join((message + (f"; {do}" if do else "")).split())))
 
@@ -54,6 +57,10 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character that is no byte of a name
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]} ... ({len(text)} characters)"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

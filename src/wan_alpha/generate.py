@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wan_alpha.assemble import ellipse, ellipse_settings, home_of_models, load_pipeline, sampling_settings, weight_files
 from wan_alpha.checkpoints.files import sha256
-from wan_alpha.config import GenerateConfig
+from wan_alpha.config import MAX_SEED, GenerateConfig
 from wan_alpha.data.prompt_list import PromptLine, read_prompt_file
 from wan_alpha.device import choose_device
 from wan_alpha.errors import UsageError
@@ -87,7 +87,7 @@ def _generate(config: GenerateConfig) -> list[GeneratedClip]:
     clips = []
     with progress("generating", total=len(lines) * config.num_inference_steps) as advance:
         for i, line in enumerate(lines):
-            seed = config.seed + i if line.seed is None else line.seed
+            seed = (config.seed + i) % (MAX_SEED + 1) if line.seed is None else line.seed
             negative = config.negative_prompt if line.negative_prompt is None else line.negative_prompt
             target = _target(config, i, {"prompt": line.prompt, "negative_prompt": negative, "seed": seed, **shared})
             if (kept := _finished(config, target)) is not None:

@@ -53,6 +53,12 @@ def test_frame_rates_are_within_reason() -> None:
             config.PrepareConfig(fps=number)
 
 
+def test_seeds_are_those_that_generators_take() -> None:
+    assert config.GenerateConfig(seed=2**64 - 1).seed == 2**64 - 1
+    with pytest.raises(UsageError, match="--seed: got 18446744073709551616, expected at most 18446744073709551615"):
+        config.GenerateConfig(seed=2**64)
+
+
 def test_importing_the_configs_and_recipes_needs_no_torch() -> None:
     modules = "wan_alpha.config, wan_alpha.geometry, wan_alpha.recipes, wan_alpha.run_record"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

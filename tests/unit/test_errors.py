@@ -19,6 +19,7 @@ def test_message_has_what_got_expected_do() -> None:
         ({"expected": "a matte"}, "clip.mp4: expected a matte"),
         ({"do": "run prepare"}, "clip.mp4; run prepare"),
         ({"got": "two\nlines"}, "clip.mp4: got two lines"),
+        ({"got": "9" * 601}, f"clip.mp4: got {'9' * 300} ... (601 characters)"),
     ],
 )
 def test_message_stays_on_one_line(details: dict, message: str) -> None:

@@ -43,10 +43,10 @@ def test_every_frame_and_the_sidecar_say_how_a_clip_was_made(tmp_path: Path) -> 
 
 
 def test_a_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(f"prompt,seed\n{PROMPT},3\n{PROMPT},4\n")
+    (tmp_path / "list.csv").write_text(f"prompt,seed\n{PROMPT},3\n{PROMPT},{2**64 - 1}\n")
     batch = config(tmp_path / "out", prompt=(), prompt_file=tmp_path / "list.csv")
     first, second = generate(batch)
-    assert (first.seed, second.seed) == (3, 4)
+    assert (first.seed, second.seed) == (3, 2**64 - 1)
     stamps = first.preview.stat().st_mtime_ns, second.preview.stat().st_mtime_ns
     (second.frames / "00004.png").unlink()
     again = generate(batch)
@@ -60,17 +60,28 @@ def test_a_batch_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_prompts_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\n two \n")
     (tmp_path / "b.jsonl").write_text('{"prompt": "one", "seed": 5}\n{"prompt": "two", "negative_prompt": "grey"}\n')
-    (tmp_path / "c.csv").write_text('prompt,seed\n"one, with a comma",8\n二,\n')
+    (tmp_path / "c.csv").write_text(f'prompt,seed\n"one, with a comma",8\n二,\nthree,000{2**64 - 1}\n')
     assert [line.prompt for line in read_prompt_file(tmp_path / "a.txt")] == ["one", "two"]
     assert read_prompt_file(tmp_path / "b.jsonl") == [PromptLine(prompt="one", seed=5), PromptLine(prompt="two", negative_prompt="grey")]
-    assert read_prompt_file(tmp_path / "c.csv") == [PromptLine(prompt="one, with a comma", seed=8), PromptLine(prompt="二")]
+    first, second, third = read_prompt_file(tmp_path / "c.csv")
+    assert (first, second) == (PromptLine(prompt="one, with a comma", seed=8), PromptLine(prompt="二"))
+    assert third == PromptLine(prompt="three", seed=2**64 - 1)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "promt\none\n", r"a\.csv, line 2: got a column 'promt'; did you mean 'prompt'"),
-        ("b.csv", "prompt,seed\none,-1\n", "seed '-1'"),
+        ("b.csv", "prompt,seed\none,-1\n", r"b\.csv, line 2: got seed '-1', expected a whole number from 0 to 18446744073709551615"),
+        ("b.csv", f"prompt,seed\none,1\ntwo,{2**64}\n", r"line 3: got seed '18446744073709551616', expected a whole number from 0 to"),
+        ("b.csv", f"prompt,seed\none,{'9' * 5000}\n", r"line 2: got seed '9{290,300} \.\.\. \(5007 characters\), expected a whole number"),
+        ("b.csv", "prompt,seed\none,1.5e3\n", "seed '1.5e3'"),
+        ("b.csv", "prompt\none,two\n", "line 2: got more cells than columns"),
+        ("b.csv", f'prompt\n"{"x" * 200_000}\n', r"broken CSV \(field larger than field limit"),
+        ("b.csv", 'prompt\n"one" two\n', "after line 1: got broken CSV"),
+        ("b.jsonl", f'{{"prompt": "one", "seed": {2**64}}}\n', r"line 1: got seed 18446744073709551616, expected a whole number from 0"),
+        ("b.jsonl", f'{{"prompt": "one", "seed": {"9" * 5000}}}\n', r"line 1: got broken JSON \(ValueError: Exceeds the limit"),
+        ("b.jsonl", '{"prompt": "one", "seed": true}\n', "seed True"),
         ("c.jsonl", '{"prompt": "one"}\n{"prompt": ""}\n', r"line 2: got no prompt"),
         ("d.jsonl", "[]\n", "got list"),
         ("e.jsonl", "{\n", "broken JSON"),

@@ -160,3 +160,11 @@ def test_two_captions_of_one_clip_stay_apart(tmp_path):
         (tmp_path / f"clip_{half}.mp4").touch()
     (tmp_path / "metadata.csv").write_text("video,prompt\nclip,short\nclip,long\n")
     assert [(entry.name, entry.prompt) for entry in read_manifest(tmp_path)] == [("clip", "short"), ("clip#2", "long")]
+
+
+@pytest.mark.parametrize("value", ["x" * 300, "a/" * 3000 + "b", "\0"])
+@pytest.mark.parametrize("form", ["video,prompt\n{},p\n", "video_fgr,video_pha,prompt\n{0},{0},p\n"])
+def test_names_that_no_file_can_have(tmp_path, value, form):
+    table(tmp_path, form.format(value))
+    with pytest.raises(DatasetError, match=r"line 2: got video.* = '.*, expected a file name"):
+        read_manifest(tmp_path)

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from wan_alpha.data.materials import CUTS_CAPTION, WISP_SHARE, frame_order, material_caption, render_cuts, render_material
+from wan_alpha.data.sources import procedural_sources
+from wan_alpha.geometry import ClipSize
 from wan_alpha.prompts import prompt_problems
 
 SIZE = {"num_frames": 5, "height": 32, "width": 48}
@@ -78,3 +80,11 @@ def test_frames_of_cuts_share_little() -> None:
         assert 0 <= min(colour.min(), alpha.min()) <= max(colour.max(), alpha.max()) <= 1
     np.testing.assert_array_equal(render_cuts(2, **size)[1], render_cuts(2, **size)[1])
     assert prompt_problems(CUTS_CAPTION) == []
+
+
+@pytest.mark.parametrize("kind", ["shapes", "materials", "cuts"])
+def test_seeds_go_on_from_nothing_after_the_largest(kind: str) -> None:
+    size = ClipSize(num_frames=1, height=16, width=16)
+    first, second = procedural_sources(2, kind=kind, seed=2**64 - 1, size=size, fps=16.0)
+    assert (first.seed, second.seed) == (2**64 - 1, 0)
+    assert first.read().alpha.shape == (1, 16, 16)

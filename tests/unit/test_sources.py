@@ -126,7 +126,12 @@ def test_json_that_nobody_expects_is_one_error(folder, text):
     ("entry", "message"),
     [
         ({"file": "a\0.webp"}, "entry 1: got file = 'a"),
-        ({"file": "a.webp", "frames": "3"}, "got frames = '3', expected a number, without quotes"),
+        ({"file": "a.webp", "frames": "3"}, "got frames = '3', expected a whole number from 1 to 100000, without quotes"),
+        *(
+            ({"file": "a.webp", "frames": frames}, "expected a whole number from 1 to 100000")
+            for frames in (0, -1, 2.5, 10**9, 10**400, True, float("nan"), float("inf"))
+        ),
+        ({"file": "x" * 300}, "expected a file name"),
         ({"file": "a.webp", "caption": 5}, "got caption = 5, expected text in quotes"),
         ({"file": "../a.webp"}, "which leaves"),
         ({"file": "clips\\a.webp"}, "a Windows path, expected slashes; write clips/a.webp"),
@@ -137,6 +142,24 @@ def test_manifest_entries_are_checked(folder, entry, message):
     (folder / "manifest.json").write_text(json.dumps([entry]))
     with pytest.raises(DatasetError) as caught:
         sources(folder)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", "héron".encode("utf-16"), "got UnicodeDecodeError, expected text in UTF-8"),
+        ("a.txt", "heron".encode("utf-16-be"), "got NUL characters, expected text in UTF-8"),
+        ("a.txt", b"x" * 10_001, "got a caption of 10001 characters, expected at most 10000"),
+        ("a.txt", b"x" * 2**21, "got 2097152 bytes, expected a caption"),
+        ("a.json", "é".encode("latin-1"), "expected text in UTF-8"),
+        ("a.json", b'{"caption": "' + b"x" * 2**21 + b'"}', "expected a caption"),
+    ],
+)
+def test_captions_that_are_none(folder, name, data, message):
+    (folder / name).write_bytes(data)
+    with pytest.raises(DatasetError) as caught:
+        sources(folder)["a"].caption()
     assert message in str(caught.value)
 
 

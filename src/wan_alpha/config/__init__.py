@@ -5,6 +5,7 @@ A complete configuration comes from a recipe (wan_alpha.recipes); a command line
 """
 
 from wan_alpha.config.common import (
+    MAX_SEED,
     BaseModelConfig,
     BaseQuantization,
     BaseSourceConfig,
@@ -23,6 +24,7 @@ from wan_alpha.config.train import CacheConfig, TrainConfig, TrainDitConfig, Tra
 
 __all__ = [
     "LAYOUTS",
+    "MAX_SEED",
     "BaseModelConfig",
     "BaseQuantization",
     "BaseSourceConfig",

@@ -11,6 +11,8 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
 BaseQuantization = Literal["none", "int8", "fp8", "nf4"]
 
+MAX_SEED = 2**64 - 1
+"""The largest that torch's generators take."""
 ABOVE_ZERO, NO_END = 1e-12, math.inf
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), (1, NO_END)),
@@ -18,7 +20,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank"), (1, NO_END)),
     **dict.fromkeys(("max_clips", "max_sequence_length", "clips_per_shard"), (1, NO_END)),
     **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), (1, NO_END)),
-    **dict.fromkeys(("seed", "num_workers", "warmup_steps", "synthetic", "num_inference_steps"), (0, NO_END)),
+    "seed": (0, MAX_SEED),
+    **dict.fromkeys(("num_workers", "warmup_steps", "synthetic", "num_inference_steps"), (0, NO_END)),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), (0.0, NO_END)),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), (ABOVE_ZERO, NO_END)),
     "caption_retries": (0, NO_END),
@@ -50,7 +53,8 @@ class VerbConfig:
             value = getattr(self, name, None)
             if value is not None and not least <= value <= most:
                 lower = "above 0" if least == ABOVE_ZERO else f"at least {least:g}"
-                raise UsageError(f"--{name}", got=value, expected=lower if value < least else f"at most {most:g}")
+                upper = f"at most {most:g}" if isinstance(most, float) else f"at most {most}"
+                raise UsageError(f"--{name}", got=value, expected=lower if value < least else upper)
 
 
 @dataclass(frozen=True, kw_only=True)

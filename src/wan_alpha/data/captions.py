@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 CAPTION_KEYS = ("caption", "prompt")
 MAX_CHARACTERS = 10_000
+MAX_CAPTION_BYTES = 2**20
+"""Of a file with a caption: JSON may say more of a clip."""
 PLACEHOLDER = "{clip}"
 
 
@@ -28,6 +30,9 @@ def read_caption(found: FoundClip, listed: str | None) -> str | None:
     path = caption_file(found)
     if path is None:
         return listed
+    if path.is_file() and path.stat().st_size > MAX_CAPTION_BYTES:
+        got = f"{path.stat().st_size} bytes"
+        raise DatasetError(path, got=got, expected=f"a caption, in at most {MAX_CAPTION_BYTES} bytes", do="shorten or remove it")
     if path == found.caption:
         return read_text(path)
     values = parse_json(read_text(path), where=path, expected='{"caption": "..."}', do="repair or remove the file")
@@ -105,6 +110,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def read_text(path: Path) -> str:
     """A text that people write, such as a caption. DatasetError when it cannot be read or is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(path, got=type(error).__name__, expected="text in UTF-8", do="save it as UTF-8 text") from error
+    if "\0" in text:  # of UTF-16, which are UTF-8 too
+        raise DatasetError(path, got="NUL characters", expected="text in UTF-8", do="save it as UTF-8 text")
+    return text

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 DEFAULT_TABLES = ("metadata.csv", "metadata.jsonl")
 IGNORED_COLUMNS = ("frame_height", "frame_width")
 COLOUR, MATTE = "_rgb", "_alpha"
+MAX_NAME, MAX_PATH = 255 - len("_alpha.mp4"), 2048
+"""Bytes of a name, to which a half's ending may come, and of a path in a dataset. File systems hold 255 and 4096, Windows fewer."""
 
 Row = dict[str, str]
 
@@ -170,7 +172,8 @@ def path_in(base: Path, where: str, column: str, value: str) -> Path:
     """BASE / VALUE, whatever links it passes. DatasetError for an empty name, one that no file can have, one that leaves BASE."""
     if not value.strip():
         raise DatasetError(where, got=f"an empty {column}", expected="the name of a clip")
-    if "\0" in value or printable(value) != value:
+    names = [os.fsencode(name) for name in Path(value).parts] if printable(value) == value else [b"\0"]
+    if any(b"\0" in name or len(name) > MAX_NAME for name in names) or sum(len(name) + 1 for name in names) > MAX_PATH:
         raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
     if Path(value).is_absolute() or os.path.normpath(value).split(os.sep)[0] == "..":
         raise _leaves(base, where, f"{column} = {value!r}")

@@ -14,14 +14,15 @@ from typing import Literal
 
 import numpy as np
 
-from wan_alpha.data.captions import Captioner, caption_file, read_caption, read_text
+from wan_alpha.config import MAX_SEED
+from wan_alpha.data.captions import MAX_CHARACTERS, Captioner, caption_file, read_caption, read_text
 from wan_alpha.data.manifest import DEFAULT_TABLES, AnotherTable, not_there, path_in, read_manifest
 from wan_alpha.data.materials import CUTS_CAPTION, material_caption, render_cuts, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean, printable
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.clip import RgbaClip, media_errors
+from wan_alpha.media.clip import MAX_FRAMES, RgbaClip, media_errors
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.read import ReadSettings, read_clip
 
@@ -57,7 +58,11 @@ class FileSource:
         written = read_caption(self.found, self.listed_caption)
         if written is None and captioner is not None:
             written = captioner.caption(self.found.files[0])
-        return " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
+        caption = " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
+        if len(caption) > MAX_CHARACTERS:
+            got = f"a caption of {len(caption)} characters"
+            raise DatasetError(self.found.files[0], got=got, expected=f"at most {MAX_CHARACTERS}", do="shorten it")
+        return caption
 
     def origin(self) -> tuple[str, ...]:
         return tuple(printable(str(path)) for path in self.found.files)
@@ -147,7 +152,8 @@ def file_sources(
 def procedural_sources(count: int, *, kind: ProceduralKind, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
     """Clips of the seeds from SEED on, named after their kind so that all kinds can lie in one folder."""
     stem = {"shapes": "synthetic", "materials": "material", "cuts": "cut"}[kind]
-    return [ProceduralSource(name=f"{stem}_{i:04d}", kind=kind, seed=seed + i, size=size, fps=fps) for i in range(count)]
+    seeds = [(seed + i) % (MAX_SEED + 1) for i in range(count)]
+    return [ProceduralSource(name=f"{stem}_{i:04d}", kind=kind, seed=seeds[i], size=size, fps=fps) for i in range(count)]
 
 
 def _inside(found: FoundClip, folder: Path) -> FoundClip:
@@ -202,13 +208,15 @@ def _read_listing(folder: Path, links: Links) -> dict[Path, dict]:
 
 
 def _check_entry(where: str, entry: object) -> None:
-    wanted = {"file": (str,), "caption": (str, type(None)), "frames": (int, float, type(None))}
     if not isinstance(entry, dict):
         raise DatasetError(where, got=type(entry).__name__, expected='{"file": ..., "caption": ..., "split": ...}')
-    for name, types in wanted.items():
-        if not isinstance(entry.get(name), types):
-            expected = "a number, without quotes" if name == "frames" else "text in quotes"
-            raise DatasetError(where, got=f"{name} = {entry.get(name)!r}", expected=expected)
+    file, caption, frames = (entry.get(name) for name in ("file", "caption", "frames"))
+    if not isinstance(file, str) or not isinstance(caption, str | None):
+        name = "caption" if isinstance(file, str) else "file"
+        raise DatasetError(where, got=f"{name} = {entry.get(name)!r}", expected="text in quotes")
+    if frames is not None and not (type(frames) in (int, float) and 1 <= frames <= MAX_FRAMES and frames == int(frames)):
+        expected = f"a whole number from 1 to {MAX_FRAMES}, without quotes"
+        raise DatasetError(where, got=f"frames = {frames!r}", expected=expected)
 
 
 def _read_table(folder: Path) -> dict[Path, dict]:
