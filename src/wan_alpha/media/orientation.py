@@ -1,10 +1,13 @@
 """How a file wants its picture turned: the display matrix of movies, by which cameras and phones store upright pictures lying down."""
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.colour import Levels, Rgb
@@ -15,9 +18,10 @@ Turn = tuple[int, int, int, int]
 
 def stated_turn(frame: av.VideoFrame) -> Turn | None:
     """What a decoded frame says; None where it says nothing."""
-    if "DISPLAYMATRIX" not in frame.side_data:
+    said = cast(Mapping[str, Buffer], frame.side_data)  # PyAV's stubs know only motion vectors
+    if "DISPLAYMATRIX" not in said:
         return None
-    a, b, _, c, d = struct.unpack("=5i", bytes(frame.side_data["DISPLAYMATRIX"])[:20])
+    a, b, _, c, d = struct.unpack("=5i", bytes(said["DISPLAYMATRIX"])[:20])
     return a, b, c, d
 
 
