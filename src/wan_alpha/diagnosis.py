@@ -14,7 +14,7 @@ from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
 from wan_alpha.findings.numbering import numbering_findings
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip
-from wan_alpha.media.read import RATE_TOLERANCE, ReadSettings, count_frames, is_series, rates_differ, stated_rate
+from wan_alpha.media.read import RATE_TOLERANCE, ReadSettings, count_frames, is_series, is_square, pixel_aspect, rates_differ, stated_rate
 from wan_alpha.media.stills import frame_numbers
 
 
@@ -117,7 +117,7 @@ def file_findings(source: Source) -> list[Finding]:
     if not isinstance(source, FileSource) or source.found.problem:
         return []
     numbering = [found for path in source.found.files if is_series(path) for found in numbering_findings(frame_numbers(path))]
-    return [*numbering, *_rate_finding(source.found)]
+    return [*numbering, *_rate_finding(source.found), *_aspect_finding(source.found)]
 
 
 def _rate_finding(found: FoundClip) -> list[Finding]:
@@ -134,6 +134,22 @@ def _rate_finding(found: FoundClip) -> list[Finding]:
             do="check that both begin and end together; export them at one rate",
             value=round(abs(colour - matte), 4),
             limit=RATE_TOLERANCE,
+        )
+    ]
+
+
+def _aspect_finding(found: FoundClip) -> list[Finding]:
+    aspect = pixel_aspect(found.files[0])
+    if is_square(aspect):
+        return []
+    return [
+        Finding(
+            name="pixels not square",
+            severity="warning",
+            says=f"its pixels are {aspect:.6g} times as wide as high and are read as square: the picture is distorted",
+            do="make them square before (ffmpeg: -vf scale=iw*sar:ih,setsar=1)",
+            value=round(aspect, 4),
+            limit=1.0,
         )
     ]
 

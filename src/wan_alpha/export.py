@@ -24,7 +24,7 @@ from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
-from wan_alpha.media.read import ReadSettings, read_clip
+from wan_alpha.media.read import ReadSettings, is_square, pixel_aspect, read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import verify_preview
@@ -142,7 +142,10 @@ def over_background(clip: RgbaClip, background: str) -> UInt8[np.ndarray, "T H W
 
 
 def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str, ...]]:
-    """The clip at a constant rate, and what was changed for that. Its problem, if it has one, as error."""
+    """The clip at a constant rate, and in words what was changed for that, or taken to be otherwise than its file says.
+
+    Its problem, if it has one, as error.
+    """
     if source.problem is not None:
         raise source.problem
     clip = read_clip(
@@ -153,7 +156,17 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
         settings=ReadSettings(fps_if_unknown=config.fps, alpha_mode=config.source_alpha, matrix=config.matrix),
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
-    return constant_rate(clip, source.files[0], how=config.variable_rate)
+    clip, changes = constant_rate(clip, source.files[0], how=config.variable_rate)
+    return clip, (*changes, *_squared(source.files[0]))
+
+
+def _squared(path: Path) -> tuple[str, ...]:
+    aspect = pixel_aspect(path)
+    if is_square(aspect):
+        return ()
+    change = f"pixels {aspect:.6g} times as wide as high, taken as square"
+    log.warning("%s: %s; make them square before, or the picture is distorted", path, change)
+    return (change,)
 
 
 def _check(config: ExportConfig) -> None:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 DIVIDED = ("premultiplied", "detect")
 """Conventions under which colour may be divided by alpha: that is done at all the bits that a file has, then rounded."""
 RATE_TOLERANCE = 0.01
+ASPECT_TOLERANCE = 0.01
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
 
@@ -136,6 +137,15 @@ def stated_rate(path: Path) -> float | None:
     if kind == "stills":
         return None
     return timeline(path).fps if kind == "video" else animation.stated_animation_rate(path)
+
+
+def pixel_aspect(path: Path) -> float:
+    """Width of a clip's pixels over their height, as its header states it; 1 where it does not."""
+    return timeline(path).pixel_aspect if _kind(path) == "video" else 1.0
+
+
+def is_square(aspect: float) -> bool:
+    return abs(aspect - 1) <= ASPECT_TOLERANCE
 
 
 def rates_differ(colour: float, matte: float) -> bool:

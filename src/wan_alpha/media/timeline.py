@@ -36,6 +36,8 @@ class Timeline:
     """Time stamps of the frames in ticks; None when they are missing or not unique, so that frames cannot be sought."""
     tick: float
     """Seconds."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel over its height, as the picture is stored."""
     turn: Turn | None = None
     """How the picture is turned, where decoded frames do not say it."""
 
@@ -95,10 +97,11 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         known = {pts for pts in shown if pts is not None}
         pts = tuple(sorted(known)) if len(known) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
+        aspect = float(stream.sample_aspect_ratio or 1)
         # The second decoder does not see what the container says.
         turn = _container_turn(path) if alpha_decoder(stream) else None
         tick = float(stream.time_base or 0)
-        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, turn=turn)
+        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, pixel_aspect=aspect, turn=turn)
 
 
 def _container_turn(path: Path) -> Turn | None:
