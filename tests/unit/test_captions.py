@@ -10,7 +10,7 @@ from faults import clean_clip
 from wan_alpha.config import PrepareConfig
 from wan_alpha.data.captions import Captioner
 from wan_alpha.errors import DatasetError, UsageError
-from wan_alpha.media.write import write_webp
+from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
 from wan_alpha.prepare import prepare
 
 
@@ -39,6 +39,43 @@ def test_beside_the_clip_comes_first_then_the_command(clips):
     assert sorted(path.name for path in clips.parent.iterdir()) == ["in", "out"]
 
 
+def test_an_empty_caption_is_asked_for_too(clips):
+    (clips / "a.txt").write_text(" \n")
+    (clips / "c.json").write_text('{"caption": ""}')
+    assert prompts(clips)["a"] == ""
+    assert set(prompts(clips, caption_command=python('print("a fox")')).values()) == {"a fox"}
+
+
+def test_in_the_folder_of_the_frames(tmp_path, caplog):
+    """caption.txt among the frames, unless a text lies beside their folder; what is not taken is told, what is taken is not."""
+    for name in ("walk", "run"):
+        write_png_sequence(clean_clip(6, side=16, num_frames=2), tmp_path / "in" / name)
+        (tmp_path / "in" / name / "caption.txt").write_text(f"a person who {name}s")
+    (tmp_path / "in" / "walk.txt").write_text("beside it")
+    (tmp_path / "in" / "run" / "notes.txt").write_text("take 3")
+    assert prompts(tmp_path / "in") == {"run": "a person who runs", "walk": "beside it"}
+    assert [record.getMessage().partition(": ")[2][:21] for record in caplog.records if "left out" in record.message] == [
+        "left out: .txt (1); d"
+    ] * 2
+
+
+def test_beside_two_folders_of_pairs(tmp_path):
+    """In the folder that holds fgr/ and pha/, unless a clip there has that name: then the text is that one's."""
+    source = tmp_path / "in"
+    for name in ("a", "b", "c", "d"):
+        for half, path in zip(("fgr", "pha"), write_pair(clean_clip(6, side=16, num_frames=2), tmp_path / name), strict=True):
+            (source / half).mkdir(parents=True, exist_ok=True)
+            path.rename(source / half / f"{name}.mp4")
+    for name in ("a", "b", "c"):
+        (source / f"{name}.txt").write_text(f"of the root, {name}")
+    (source / "d.json").write_text('{"caption": "of the root, d"}')
+    (source / "fgr" / "b.txt").write_text("beside the colour")
+    write_webp(clean_clip(6, side=16, num_frames=2), source / "c.webp")
+    found = prompts(source)
+    assert (found["a"], found["b"], found["d"]) == ("of the root, a", "beside the colour", "of the root, d")
+    assert list(found.values()).count("of the root, c") == 1, "the clip beside it, not the pair"
+
+
 def test_without_a_command_the_name_speaks(clips):
     assert prompts(clips)["b;touch oops"] == "b;touch oops"
 
@@ -48,6 +85,7 @@ def test_without_a_command_the_name_speaks(clips):
     [
         ('import sys; sys.exit("no model")', 60.0, "exit code 1: no model"),
         ("pass", 60.0, "0 characters"),
+        ("import sys; sys.stdout.buffer.write(bytes([99, 97, 102, 233]))", 60.0, "text that is not UTF-8"),
         ("import time; time.sleep(600)", 0.3, "no answer within 0.3 s"),
     ],
 )

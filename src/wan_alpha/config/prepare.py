@@ -22,7 +22,7 @@ class SourceConfig(RunConfig, ClipConfig):
     links: Literal["refuse", "follow"] = "refuse"
     """Links that lead out of the source folder: name the clip as unusable, or read it."""
     caption_command: str | None = None
-    """Your captioner, for clips without a caption: a command that prints one. {clip} in it becomes the clip's path."""
+    """Your captioner, for clips without a caption or with an empty one: a command that prints one. {clip} in it becomes the clip's path."""
     caption_timeout_s: float = 120.0
     """Seconds after which a captioner that has not answered has failed."""
     caption_retries: int = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media.find import FoundClip
-from wan_alpha.media.stills import text_beside
+from wan_alpha.media.pairs import caption_beside
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,8 @@ def read_caption(found: FoundClip, listed: str | None) -> str | None:
 
 
 def caption_file(found: FoundClip) -> Path | None:
-    """The clip's .txt, else XXX.json where that would stand: by the clip's name, and by its colour file's own."""
-    path = found.files[0]
-    stems = (found.name, path.stem if path.is_file() else path.name)
-    return found.caption or next((text for stem in stems if (text := text_beside(path.parent, stem, ".json"))), None)
+    """The clip's .txt, else XXX.json beside it, or beside both folders of its pair: by the clip's name, and by its colour file's own."""
+    return found.caption or caption_beside(found.files[0], found.name, ".json", beyond=found.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,10 @@ class Captioner:
             _end(process)
         if process.returncode:
             return f"exit code {process.returncode}: {err.decode(errors='replace').strip()[-200:]}", ""
-        text = out.decode(errors="replace").strip()
+        try:
+            text = out.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            return f"text that is not UTF-8: {error}", ""
         return ("", text) if 0 < len(text) <= MAX_CHARACTERS else (f"{len(text)} characters", "")
 
 

@@ -1,7 +1,7 @@
 """Where a dataset's clips come from: files of a folder with their captions, and procedural scenes. Listing opens no clip.
 
 A caption is XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json or the prompt of its table (metadata.csv
-or .jsonl), else a captioner command, else the words of the file's name.
+or .jsonl), else a captioner command (for an empty caption too), else the words of the file's name.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class FileSource:
 
     def caption(self, captioner: Captioner | None = None) -> str:
         written = read_caption(self.found, self.listed_caption)
-        if written is None and captioner is not None:
+        if captioner is not None and not (written or "").strip():
             written = captioner.caption(self.found.files[0])
         caption = " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
         if len(caption) > MAX_CHARACTERS:

@@ -1,7 +1,7 @@
 """Find the clips in a folder: RGBA files, folders of frames, and colour + matte pairs in the layouts people use (pairs.py).
 
 A picture is a clip of one frame, in pairs too. A folder of nothing but pictures that are numbered alike (stills.is_sequence) is one clip.
-A caption XXX.txt lies beside its clip.
+A caption XXX.txt lies beside its clip, or beside both folders of its pair, or is caption.txt among its frames.
 """
 
 import logging
@@ -51,9 +51,9 @@ def find_clips(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
     clips = [checked(clip) for clip in _clips_of(source, exclude and exclude.resolve())]
     if not clips:
         raise _no_clips(source)
-    for folder in (path for clip in clips for path in clip.files if path.is_dir() and clip.problem is None):
-        stills = set(still_files(folder))
-        tell_left_out(folder, [path for path in entries(folder) if path not in stills], untold=())
+    for folder, caption in ((path, clip.caption) for clip in clips for path in clip.files if path.is_dir() and clip.problem is None):
+        known = {*still_files(folder), caption}
+        tell_left_out(folder, [path for path in entries(folder) if path not in known], untold=())
     tell_other_formats([(clip.files[0], clip.others) for clip in clips if clip.others])
     return sorted(with_different_names(clips, source), key=lambda clip: natural_key(Path(clip.name)))
 

@@ -99,7 +99,7 @@ def _pair(stem: str, colours: list[Path], mattes: list[Path]) -> FoundClip:
     others = tuple(path for path in (*colours, *mattes) if path not in (rgb, alpha))
     home = home_of(rgb)
     name = stem or name_of(home)
-    caption = _caption(rgb, name) or (None if stem else _caption(home, name))
+    caption = _caption(rgb, name, beyond=alpha) or (None if stem else _caption(home, name))
     return FoundClip(name=name, rgb=rgb, alpha=alpha, caption=caption, problem=problem, others=others)
 
 
@@ -158,10 +158,23 @@ def is_half(name: str) -> bool:
     return stem_before(name, (*COLOUR_ENDINGS, *MATTE_ENDINGS)) is not None
 
 
-def _caption(path: Path, stem: str) -> Path | None:
-    """XXX.txt beside the clip; in a pair the matte-less stem or the colour's own name."""
-    stems = (stem, path.stem if path.is_file() else path.name)
-    return next((text for name in stems if (text := text_beside(path.parent, name, ".txt"))), None)
+def caption_beside(path: Path, stem: str, ending: str, *, beyond: Path | None = None) -> Path | None:
+    """The text STEM + ENDING of the clip at PATH, or of its file's own name; of a pair whose other half, BEYOND, lies in a folder of its
+    own, also in the folder that holds both, where no clip of that name lies too."""
+    own = path.stem if path.is_file() else path.name
+    places = [(path.parent, name) for name in (stem, own)]
+    if beyond is not None and path.parent != beyond.parent and (home := path.parent.parent) == beyond.parent.parent:
+        taken = {name_of(other) for other in home.iterdir() if other.is_dir() or is_media(other)}
+        places += [(home, name) for name in (stem, own) if name not in taken]
+    return next((text for folder, name in places if (text := text_beside(folder, name, ending))), None)
+
+
+def _caption(path: Path, stem: str, *, beyond: Path | None = None) -> Path | None:
+    """XXX.txt beside the clip, else among its frames caption.txt, prompt.txt or the folder's own name."""
+    beside = caption_beside(path, stem, ".txt", beyond=beyond)
+    if beside is not None or not path.is_dir():
+        return beside
+    return next((text for name in ("caption", "prompt", path.name) if (text := text_beside(path, name, ".txt"))), None)
 
 
 # Two folders
