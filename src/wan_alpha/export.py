@@ -62,7 +62,7 @@ class Exported:
 def export(config: ExportConfig) -> Exported:
     """Write every clip of the source in every format. A clip that fails leaves no file of its own; the first one is the end, or is skipped.
 
-    The first clips are drawn on export_sheet.png besides. DatasetError when no clip is left.
+    The first clips are drawn on export_sheet.png besides, where there is room for it. DatasetError when no clip is left.
     """
     _check(config)
     found = find_clips(config.source, exclude=config.output_path)
@@ -90,9 +90,17 @@ def export(config: ExportConfig) -> Exported:
         raise DatasetError(
             config.source, got=f"{len(found)} clips, none of them usable", expected="at least one", do=str(next(iter(failed.values())))
         )
-    write_sheet(rows, config.output_path / EXPORT_SHEET)
+    _draw(rows, config.output_path / EXPORT_SHEET)
     write_run_record(config.output_path, verb="export", config=config, weights={}, started=started)
     return Exported(files=tuple(written), failed={name: str(error) for name, error in failed.items()})
+
+
+def _draw(rows: list[Row], path: Path) -> None:
+    """The contact sheet is a convenience: where the disk is full, verified clips and the record of the run stand without it."""
+    try:
+        write_sheet(rows, path)
+    except MediaError as error:
+        log.warning("no contact sheet: %s", error)
 
 
 def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tuple[str, ...] = ()) -> list[Path]:

@@ -239,3 +239,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_too_full_for_the_sheet_keeps_the_clips_and_the_record(tmp_path, caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 4), dtype=np.uint8)
+    write_png_sequence(RgbaClip(rgb=noise[..., :3], alpha=noise[..., 3], fps=16.0), tmp_path / "clip")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (24576, hard))
+    try:
+        export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=("webp",), webp_quality=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.webp", "clip_export.json", "run.json"]
+    assert [record.message for record in caplog.records if "no contact sheet" in record.message and "export_sheet.png" in record.message]
