@@ -23,7 +23,7 @@ from wan_alpha.findings.duplicates import Signature
 from wan_alpha.findings.finding import SEVERITIES, sampled
 from wan_alpha.media.atomic import alone_in, beside
 from wan_alpha.page import Page, Picture, Row, write_page
-from wan_alpha.prepare import prepare
+from wan_alpha.prepare import NoClipUsable, prepare
 from wan_alpha.processes import ProcessDied, run_all
 from wan_alpha.progress import progress
 from wan_alpha.run_record import now, write_run_record
@@ -32,23 +32,23 @@ log = logging.getLogger(__name__)
 
 PAGE, DATASET = "page.html", "dataset"
 FINDINGS_EXIT = 1
-MAX_LINES, MAX_PICTURED, THUMBNAIL, MAX_PICTURES = 40, 200, 160, 3
+MAX_LINES, MAX_NAMES, MAX_PICTURED, THUMBNAIL, MAX_PICTURES = 40, 20, 200, 160, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """diagnoses: one per source, in order; repaired: what prepare made of them with --fix."""
+    """diagnoses: one per source, in order; repaired: what prepare made of them with --fix, or why it made nothing."""
 
     source: str
     output_path: str
     fail_on: str
     diagnoses: tuple[Diagnosis, ...]
-    repaired: PrepareReport | None = None
+    repaired: PrepareReport | str | None = None
 
     @property
     def remaining(self) -> tuple[Diagnosis, ...]:
-        """What is wrong after the repairs. A clip that prepare skipped is not in the repaired set."""
-        return self.diagnoses if self.repaired is None else self.repaired.diagnoses
+        """What is wrong after the repairs, where any were made. A clip that was left out is not in the repaired set."""
+        return self.repaired.diagnoses if isinstance(self.repaired, PrepareReport) else self.diagnoses
 
     @property
     def exit_code(self) -> int:
@@ -72,8 +72,17 @@ class DoctorReport:
             *lines,
             *(f"note: {name}: {count} clips" for name, count in notes.most_common()),
             f"{self.source}: {len(self.diagnoses)} clips, {told}; see {self.output_path}/{PAGE} and {self.output_path}/{REPORT}",
-            *(self.repaired.summary() if self.repaired else []),
+            *self._of_copies(),
         ]
+
+    def _of_copies(self) -> list[str]:
+        """What became of the repaired set; the last line names what is not in it."""
+        if not isinstance(self.repaired, PrepareReport):
+            return [] if self.repaired is None else [f"no repaired copies: {self.repaired}"]
+        names = [name for name, _ in self.repaired.skipped]
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        left_out = f"left out of {self.repaired.output_path}: {', '.join(names[:MAX_NAMES])}{more}"
+        return [*self.repaired.summary(), *([left_out] if names else [])]
 
 
 def doctor(config: DoctorConfig) -> DoctorReport:
@@ -101,7 +110,7 @@ def _doctor(config: DoctorConfig) -> DoctorReport:
         output_path=str(config.output_path),
         fail_on=config.fail_on,
         diagnoses=tuple(diagnoses),
-        repaired=prepare(_repairing(config)) if config.fix else None,
+        repaired=_repaired(config) if config.fix else None,
     )
     _write(report, [one.pictures for one in in_order], config.output_path)
     write_run_record(config.output_path, verb="doctor", config=config, weights={}, started=started)
@@ -131,10 +140,17 @@ def _died(source: FileSource) -> _Seen:
     return _Seen(diagnosis=Diagnosis(name=source.name, origin=source.origin(), findings=(unreadable("unreadable file", error),)))
 
 
-def _repairing(config: DoctorConfig) -> PrepareConfig:
-    """prepare with the same sources and --fix, into the doctor's folder; clips that cannot be read are left out."""
+def _repaired(config: DoctorConfig) -> PrepareReport | str:
+    """What prepare makes with --fix of the same sources, in the doctor's folder; why there is nothing, if no clip is left.
+
+    Left out are clips that cannot be read, and those with errors that no repair undoes, unless the settings keep them.
+    """
     shared = {field.name: getattr(config, field.name) for field in fields(SourceConfig)}
-    return PrepareConfig(**{**shared, "output_path": config.output_path / DATASET, "on_bad_sample": "skip"})
+    own = {"output_path": config.output_path / DATASET, "on_bad_sample": "skip", "clips_with_errors": config.clips_with_errors}
+    try:
+        return prepare(PrepareConfig(**{**shared, **own}))
+    except NoClipUsable as error:
+        return str(error)
 
 
 def _pictures(examined: Examined) -> tuple[Picture, ...]:
@@ -185,7 +201,8 @@ def _page(report: DoctorReport, pictures: Sequence[tuple[Picture, ...]]) -> Page
     pictured = set([i for i in order if pictures[i]][:MAX_PICTURED])
     rows = tuple(_row(report.diagnoses[i], pictures[i] if i in pictured else ()) for i in order)
     left_out = sum(bool(one) for one in pictures) - len(pictured)
-    lead = (report.summary()[-1] if report.repaired is None else f"repaired copies: {report.output_path}/{DATASET}",)
+    made = isinstance(report.repaired, PrepareReport)
+    lead = (*([f"repaired copies: {report.output_path}/{DATASET}"] if made else []), report.summary()[-1])
     more = (f"{left_out} more clips with findings have no pictures here; report.json has all findings",) if left_out else ()
     return Page(title=f"doctor: {report.source}", lead=(*lead, *more), columns=COLUMNS, rows=rows)
 

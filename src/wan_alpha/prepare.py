@@ -69,6 +69,10 @@ class _Made:
     problem: WanAlphaError | None = None
 
 
+class NoClipUsable(DatasetError):
+    """Every clip was left out."""
+
+
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Make the dataset. DatasetError or MediaError names the clip that cannot be used."""
     sources = _sources(config)
@@ -127,7 +131,7 @@ def _prepare_all(sources: list[Source], config: PrepareConfig, work: WorkFolder)
     skipped = tuple((one.source.name, str(one.problem)) for one in in_order if one.problem)
     clips = tuple(clip for one in in_order for clip in one.clips)
     if not clips:
-        raise DatasetError(config.source, got=f"{len(skipped)} clips, none of them usable", expected="at least one", do=skipped[0][1])
+        raise NoClipUsable(config.source, got=f"{len(skipped)} clips, none of them usable", expected="at least one", do=skipped[0][1])
     diagnoses = join_duplicates([(one.diagnosis, one.signature) for one in in_order if one.diagnosis])
     return PrepareReport(output_path=str(config.output_path), clips=clips, skipped=skipped, diagnoses=tuple(diagnoses))
 
@@ -174,6 +178,8 @@ def _make_now(task: _Task) -> _Made:
     source, config = task.source, task.config
     prompt = source.caption(captioner_of(config))
     clip, findings, changes = _read(source, config)
+    if config.clips_with_errors == "leave_out":
+        _refuse_errors(source, findings)
     reports: list[ClipReport] = []
     files: list[Path] = []
     for start, piece, done in _pieces(clip, source, config):
@@ -205,6 +211,13 @@ def _read(source: Source, config: PrepareConfig) -> tuple[RgbaClip, list[Finding
     remaining = [finding for finding in files if finding.repair is None]
     # The copies have a constant rate (_pieces).
     return clip, [*remaining, *examine(replace(clip, times=None), expected=expected)], changes
+
+
+def _refuse_errors(source: Source, findings: list[Finding]) -> None:
+    worst = next((found for found in findings if found.severity == "error"), None)
+    if worst is not None:
+        do = f"{worst.do}; --clips_with_errors keep takes it as it is"
+        raise DatasetError(source.origin()[0], got=f"{worst.name}: {worst.says}", expected="a clip without errors", do=do)
 
 
 def _prepared(clip: ClipReport, folder: Path) -> FoundClip:

@@ -77,19 +77,39 @@ def test_fix_repairs_copies_and_records_it(tmp_path, folder):
     assert hashes(folder) == before
     dataset = tmp_path / "out" / "dataset"
     rows = {row["video"]: row for row in map(json.loads, (dataset / "metadata.jsonl").read_text().splitlines())}
-    assert sorted(rows) == ["good", "pair", "premul", "solid"]
+    assert sorted(rows) == ["good", "pair", "premul"]
     assert rows["good"]["changes"] == []
     assert any(change.startswith("unpremultiply: ") for change in rows["premul"]["changes"])
     assert any(change.startswith("trim: ") for change in rows["pair"]["changes"])
     assert (rows["pair"]["frames"], len(rows["pair"]["sha256"])) == (9, 64)
     left = {diagnosis.name: [finding.name for finding in diagnosis.findings] for diagnosis in report.remaining}
     assert "premultiplied colour" not in left["premul"]
-    assert left["solid"] == ["opaque matte"]
-    assert report.exit_code == 1
+    assert report.exit_code == 0, "the copies have no errors"
+    assert report.summary()[-1] == f"left out of {dataset}: broken, solid"
+    skipped = dict(json.loads((tmp_path / "out" / "report.json").read_text())["repaired"]["skipped"])
+    assert "solid.webp: got opaque matte: 100.0% of the matte is solid" in skipped["solid"]
+    assert "left out of" in (tmp_path / "out" / "page.html").read_text()
     original = clean_clip(3, side=48)
     fixed = read_pair(dataset / "premul_rgb.mp4", dataset / "premul_alpha.mp4")
     strong = original.alpha > 128
     assert np.abs(fixed.rgb[strong].astype(int) - original.rgb[strong]).mean() < 4
+
+
+def test_what_no_repair_undoes_may_be_kept(tmp_path, folder):
+    report = doctor(DoctorConfig(source=folder, output_path=tmp_path / "out", fix=True, clips_with_errors="keep"))
+    assert [diagnosis.name for diagnosis in report.remaining if diagnosis.worst == "error"] == ["solid"]
+    assert report.exit_code == 1
+    with pytest.raises(
+        DatasetError, match=r"solid\.webp: got opaque matte: .* expected a clip without errors; .* --clips_with_errors keep"
+    ):
+        prepare(PrepareConfig(source=folder / "solid.webp", output_path=tmp_path / "set", clips_with_errors="leave_out"))
+
+
+def test_a_set_of_which_nothing_is_left(tmp_path, folder):
+    report = doctor(DoctorConfig(source=folder / "solid.webp", output_path=tmp_path / "out", fix=True))
+    assert report.exit_code == 1
+    assert report.summary()[-1].startswith(f"no repaired copies: {folder / 'solid.webp'}: got 1 clips, none of them usable")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["page.html", "report.json", "run.json"]
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warning", 1), ("never", 0)])

@@ -41,6 +41,8 @@ class DoctorConfig(SourceConfig):
     """Folder for report.json and page.html, and with --fix for the repaired set (dataset/)."""
     fail_on: Literal["error", "warning", "note", "never"] = "error"
     """Exit with code 1 when a finding of this severity, or a worse one, remains."""
+    clips_with_errors: Literal["leave_out", "keep"] = "leave_out"
+    """Clips in which an error remains after --fix: leave them out of the repaired set, or keep them in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +66,7 @@ class PrepareConfig(SourceConfig):
     """What becomes a clip: the whole file, every --num_frames frames of it, or each scene between two cuts."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """A clip that cannot be read: stop with its name, or skip it and list it in the report."""
+    clips_with_errors: Literal["leave_out", "keep"] = "keep"
+    """Clips in which doctor finds an error, with --fix one that remains: keep them, or take each for a bad sample (--on_bad_sample)."""
     on_stop: Literal["clean", "keep"] = "clean"
     """After an error or Ctrl-C: drop what was finished, or keep it for the next run. A killed run always keeps it."""
