@@ -17,6 +17,7 @@ from wan_alpha import __version__
 from wan_alpha.clip_sheet import MAX_ROWS, draw_sheet
 from wan_alpha.config import PrepareConfig
 from wan_alpha.data.conform import at_rate, at_size, fixed_windows, scene_windows
+from wan_alpha.data.manifest import TABLE_SUFFIXES
 from wan_alpha.data.sources import Source, procedural_sources
 from wan_alpha.data.work import WorkFolder, key_of, work_folder
 from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, clips_of_report, diagnosis_from, write_tables
@@ -92,7 +93,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 def _sources(config: PrepareConfig) -> list[Source]:
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
-    if config.source is not None and config.source.resolve() == config.output_path.resolve():
+    if config.source is not None and config.output_path.resolve() in (config.source.resolve(), _folder_of_table(config.source)):
         raise UsageError("--output_path", got="the source folder", expected="another folder")
     files = [] if config.source is None else listed_sources(config, exclude=config.output_path)
     inside = next((path for source in files for path in source.found.files if _would_be_replaced(path, config.output_path)), None)
@@ -107,6 +108,10 @@ def _sources(config: PrepareConfig) -> list[Source]:
     if twice is not None:
         raise DatasetError(twice.origin()[0], got=f"the name {twice.name!r} twice", expected="different names", do="rename the file")
     return sources
+
+
+def _folder_of_table(source: Path) -> Path | None:
+    return source.resolve().parent if source.suffix.lower() in TABLE_SUFFIXES else None
 
 
 def _would_be_replaced(path: Path, output: Path) -> bool:

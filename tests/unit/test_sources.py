@@ -125,17 +125,12 @@ def test_json_that_nobody_expects_is_one_error(folder, text):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"file": "a\0.webp"}, "entry 1: got file = 'a"),
         ({"file": "a.webp", "frames": "3"}, "got frames = '3', expected a whole number from 1 to 100000, without quotes"),
         *(
             ({"file": "a.webp", "frames": frames}, "expected a whole number from 1 to 100000")
             for frames in (0, -1, 2.5, 10**9, 10**400, True, float("nan"), float("inf"))
         ),
-        ({"file": "x" * 300}, "expected a file name"),
         ({"file": "a.webp", "caption": 5}, "got caption = 5, expected text in quotes"),
-        ({"file": "../a.webp"}, "which leaves"),
-        ({"file": "clips\\a.webp"}, "a Windows path, expected slashes; write clips/a.webp"),
-        ({"file": "C:\\data\\a.webp"}, "a Windows path with a drive, which leaves"),
     ],
 )
 def test_manifest_entries_are_checked(folder, entry, message):
@@ -163,16 +158,39 @@ def test_captions_that_are_none(folder, name, data, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "message"), [("clips\\a.webp", "write clips/a.webp"), ("C:\\data\\a.webp", "which leaves")])
-def test_a_windows_path_in_a_table_loses_no_caption(folder, value, message):
-    (folder / "clips").mkdir()
-    (folder / "a.webp").rename(folder / "clips" / "a.webp")
-    (folder / "metadata.csv").write_text(f"video,prompt\n{value},A lion\n")
-    with pytest.raises(DatasetError, match="a Windows path") as caught:
-        sources(folder)
-    assert message in str(caught.value)
-    (folder / "metadata.csv").write_text("video,prompt\nclips/a.webp,A lion\n")
-    assert sources(folder)["a"].caption() == "A lion"
+BAD_PATHS = [
+    ("a\0.webp", "got {} = 'a"),
+    ("x" * 300, "expected a file name"),
+    ("../a.webp", "which leaves"),
+    ("gone.webp", "got {} = 'gone.webp', which is not in"),
+    ("clips\\a.webp", "a Windows path, expected slashes; write clips/a.webp"),
+    ("C:\\data\\a.webp", "a Windows path with a drive, which leaves"),
+]
+
+
+@pytest.mark.parametrize(("file", "message"), BAD_PATHS)
+def test_an_entry_of_a_manifest_that_names_no_file_is_that_entrys_problem(folder, file, message):
+    (folder / "manifest.json").write_text(json.dumps([{"file": file, "split": "train"}, {"file": "a.webp", "caption": "A lion"}]))
+    found = sources(folder)
+    assert sorted(found) == ["a", "manifest.json entry 1"]
+    assert found["a"].caption() == "A lion"
+    told = problem(found["manifest.json entry 1"])
+    assert "manifest.json, entry 1: " in told
+    assert message.format("file") in told
+    assert list(sources(folder, split="train")) == ["manifest.json entry 1"]
+
+
+@pytest.mark.parametrize(("file", "message"), BAD_PATHS[1:])
+def test_a_row_that_names_no_file_is_that_rows_problem(folder, file, message):
+    (folder / "metadata.csv").write_text(f"video,prompt\n{file},A tiger\na.webp,A lion\n")
+    bad, good = sources(folder).values()
+    assert "metadata.csv, line 2: " in problem(bad)
+    assert message.format("video") in problem(bad)
+    assert bad.name.endswith("(line 2)")
+    assert (bad.caption(), bad.origin()) == ("A tiger", (str(folder / "metadata.csv"),))
+    assert (good.name, good.caption()) == ("a", "A lion")
+    report = doctor(DoctorConfig(source=folder, output_path=folder.parent / "out"))
+    assert [one.findings[0].name for one in report.diagnoses if one.worst == "error"] == ["unreadable file"]
 
 
 @pytest.mark.parametrize("text", ['{"name": "my app"}', "[]", "[1, 2]"])

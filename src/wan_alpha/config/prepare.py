@@ -12,7 +12,7 @@ class SourceConfig(RunConfig, ClipConfig):
     """A folder of clips and how it is read; what doctor and prepare share."""
 
     source: Path | None = None
-    """Folder of RGBA clips or colour+matte pairs."""
+    """Folder of RGBA clips or colour+matte pairs; or a table of them (.csv, .jsonl), as which metadata.csv in the folder counts too."""
     num_frames: int = 17
     """Frames of a training window, 4n+1: of procedural clips and of fixed windows, and what a clip should have at least."""
     fps: float = 16.0

@@ -21,6 +21,7 @@ from wan_alpha.media.atomic import beside
 log = logging.getLogger(__name__)
 
 DEFAULT_TABLES = ("metadata.csv", "metadata.jsonl")
+TABLE_SUFFIXES = (".csv", ".jsonl")
 IGNORED_COLUMNS = ("frame_height", "frame_width")
 COLOUR, MATTE = "_rgb", "_alpha"
 MAX_NAME, MAX_PATH = 255 - len("_alpha.mp4"), 2048
@@ -35,13 +36,24 @@ class AnotherTable(DatasetError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEntry:
-    """One row: either rgba, or rgb and alpha."""
+    """One row: either rgba, or rgb and alpha. A row whose files cannot be used has a problem instead."""
 
     name: str
     prompt: str
     rgba: Path | None = None
     rgb: Path | None = None
     alpha: Path | None = None
+    problem: DatasetError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """The rows of a table, in its order; several may have one name."""
+
+    path: Path
+    entries: tuple[ClipEntry, ...]
+    has_prompts: bool
+    """False for the published Stage-1 table, whose clips are not said to have an empty prompt."""
 
 
 def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video") -> list[ClipEntry]:
@@ -53,21 +65,50 @@ def read_manifest(base: Path, metadata: Path | None = None, *, key: str = "video
         raise DatasetError(
             base, got="no such folder", expected="a prepared dataset", do="run wan-alpha prepare, or correct --dataset_base_path"
         )
-    table = metadata or next((base / name for name in DEFAULT_TABLES if (base / name).is_file()), base / DEFAULT_TABLES[0])
+    table = metadata or next(iter(tables_of(base)), base / DEFAULT_TABLES[0])
     if not table.is_file():
         raise DatasetError(
             table, got="no such file", expected="a table of clips", do="run wan-alpha prepare, or give --dataset_metadata_path"
         )
+    entries = read_table(base, table, key=key).entries
+    problem = next((entry.problem for entry in entries if entry.problem is not None), None)
+    if problem is not None:
+        raise problem
+    return _with_unique_names(entries)
+
+
+def tables_of(base: Path) -> list[Path]:
+    """The tables that a folder of clips has, the one that counts first."""
+    return [path for path in (base / name for name in DEFAULT_TABLES) if path.is_file()]
+
+
+def read_table(base: Path, table: Path, *, key: str = "video") -> ClipTable:
+    """Every row of a table of clips in BASE: where files are missing, or lie outside of BASE, that is the row's problem.
+
+    AnotherTable for other columns and for no rows; DatasetError for text that is no table.
+    """
     rows = _read_rows(table)
     if not rows:
         raise AnotherTable(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
     ignored = [name for name in IGNORED_COLUMNS if name in rows[0][1]]
     if ignored:
         log.info("%s: %s ignored; sizes come from the files", table, " and ".join(ignored))
-    return _with_unique_names([_entry(base, f"{table}, line {line}", row, key) for line, row in rows])
+    entries = tuple(_entry_or_problem(base, f"{table}, line {line}", row, key) for line, row in rows)
+    return ClipTable(path=table, entries=entries, has_prompts=any("prompt" in row for _, row in rows))
 
 
-def _with_unique_names(entries: list[ClipEntry]) -> list[ClipEntry]:
+def _entry_or_problem(base: Path, where: str, row: Row, key: str) -> ClipEntry:
+    try:
+        return _entry(base, where, row, key)
+    except AnotherTable:
+        raise
+    except DatasetError as error:
+        file = next((row[column] for column in ("video_fgr", "rgb", "rgba", key) if row.get(column)), "")
+        name = printable(f"{_stem(file)} ({where.rpartition(', ')[2]})".strip())
+        return ClipEntry(name=name, prompt=row.get("prompt") or "", problem=error)
+
+
+def _with_unique_names(entries: Iterable[ClipEntry]) -> list[ClipEntry]:
     """clip, clip#2, ...: two captions of one clip, or files of one name in two folders, stay apart in every report."""
     seen: Counter[str] = Counter()
     unique = []

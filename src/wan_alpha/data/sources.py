@@ -1,7 +1,8 @@
 """Where a dataset's clips come from: files of a folder with their captions, and procedural scenes. Listing opens no clip.
 
-A caption is XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json or the prompt of its table (metadata.csv
-or .jsonl), else a captioner command (for an empty caption too), else the words of the file's name.
+The clips of a folder are its files, or the rows of its table (metadata.csv or .jsonl; data/manifest.py), which may be named itself.
+A caption is the prompt of the clip's row, else XXX.txt or XXX.json beside the clip, else `caption` in the folder's manifest.json, else
+what a captioner command prints (for an empty caption too), else the words of the file's name.
 """
 
 import hashlib
@@ -16,14 +17,17 @@ import numpy as np
 
 from wan_alpha.config import MAX_SEED
 from wan_alpha.data.captions import MAX_CHARACTERS, Captioner, caption_file, read_caption, read_text
-from wan_alpha.data.manifest import DEFAULT_TABLES, AnotherTable, not_there, path_in, read_manifest
+from wan_alpha.data.manifest import TABLE_SUFFIXES, AnotherTable, ClipTable, not_there, path_in, read_table, tables_of
 from wan_alpha.data.materials import CUTS_CAPTION, material_caption, render_cuts, render_material
 from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, transparent_caption
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean, printable
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import MAX_FRAMES, RgbaClip, media_errors
-from wan_alpha.media.find import FoundClip, find_clips
+from wan_alpha.media.find import FoundClip, checked, find_clips
+from wan_alpha.media.listing import media_files
+from wan_alpha.media.naming import with_different_names
+from wan_alpha.media.pairs import caption_of
 from wan_alpha.media.read import ReadSettings, read_clip
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,8 @@ class FileSource:
     settings: ReadSettings
     listed_caption: str | None = None
     listed_frames: int | None = None
+    row_caption: str = ""
+    """The prompt of the table's row that the clip is; before any text beside the clip."""
 
     def read(self, *, count: int | None = None) -> RgbaClip:
         """Every frame, or the first COUNT."""
@@ -55,7 +61,7 @@ class FileSource:
         return clip
 
     def caption(self, captioner: Captioner | None = None) -> str:
-        written = read_caption(self.found, self.listed_caption)
+        written = self.row_caption or read_caption(self.found, self.listed_caption)
         if captioner is not None and not (written or "").strip():
             written = captioner.caption(self.found.files[0])
         caption = " ".join((self.name.replace("_", " ").replace("-", " ") if written is None else written).split())
@@ -115,38 +121,82 @@ Source = FileSource | ProceduralSource
 
 
 def file_sources(
-    folder: Path,
+    source: Path,
     *,
     settings: ReadSettings,
     exclude: Path | None = None,
     split: str | None = None,
     links: Links = "refuse",
 ) -> list[FileSource]:
-    """The clips of a folder in natural order, of one SPLIT of its manifest.json if asked for. EXCLUDE is a folder to leave out.
+    """The clips of a folder in natural order, or of a table in its order; of one SPLIT of the folder's manifest.json if asked for.
 
-    DatasetError for what find_clips refuses, for a manifest.json or a table that names missing files or files outside the folder, for
-    one that is a link out of it, and, as the clip's own problem, for such a link among its files or its caption (unless links = follow).
+    SOURCE is a clip, a folder, whose table counts where it has one, or a table, whose folder holds the clips. EXCLUDE is a folder to leave
+    out.
+
+    DatasetError for what find_clips refuses, for a manifest.json or a table that cannot be read or is a link out of the folder. As the
+    clip's own problem: a row of either that names a missing file or one outside the folder, and a link out of it among the clip's files
+    or its caption (unless links = follow).
     """
-    listed = _read_listing(folder, links)
-    sources = []
-    for found in find_clips(folder, exclude=exclude):
-        entry = next((listed[_real(path)] for path in found.files if _real(path) in listed), None)
-        if split is not None and (entry is None or entry.get("split") != split):
-            continue
-        caption, frames = (entry.get("caption"), entry.get("frames")) if entry else (None, None)
-        sources.append(
-            FileSource(
-                name=found.name,
-                found=found if links == "follow" else _inside(found, folder),
-                settings=settings,
-                listed_caption=caption,
-                listed_frames=frames,
-            )
+    is_table = source.is_file() and source.suffix.lower() in TABLE_SUFFIXES
+    folder = source.parent if is_table else source
+    listed = {} if is_table else _read_listing(folder, links)
+    table = None if listed else read_table(folder, source) if is_table else _table_of(folder, links)
+    if table is not None:
+        listings = [] if split is not None else _rows(table, folder, exclude)
+    else:
+        listings = [_listing_of(found, listed) for found in find_clips(source, exclude=exclude)]
+        listings += [one for one in listed.values() if one.found.problem is not None]
+    if split is not None:
+        listings = [one for one in listings if one.split == split]
+    if not listings:
+        splits = sorted({str(one.split) for one in listed.values() if one.split is not None})
+        raise DatasetError(
+            folder, got=f"no clips of split {split!r}", expected="a manifest.json with it", do=did_you_mean(str(split), splits)
         )
-    if split is not None and not sources:
-        splits = sorted({str(entry["split"]) for entry in listed.values() if "split" in entry})
-        raise DatasetError(folder, got=f"no clips of split {split!r}", expected="a manifest.json with it", do=did_you_mean(split, splits))
-    return sources
+    return [
+        FileSource(
+            name=one.found.name,
+            found=one.found if links == "follow" else _inside(one.found, source),
+            settings=settings,
+            listed_caption=one.caption,
+            listed_frames=one.frames,
+            row_caption=one.prompt,
+        )
+        for one in listings
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """A clip, and what manifest.json or a table says of it."""
+
+    found: FoundClip
+    caption: str | None = None
+    prompt: str = ""
+    frames: int | None = None
+    split: object = None
+
+
+def _rows(table: ClipTable, folder: Path, exclude: Path | None) -> list[_Listed]:
+    """The rows of a table as clips, told apart by folders where their names are equal. A line says how many files are in no row."""
+    found = []
+    for entry in table.entries:
+        first = entry.rgba or entry.rgb
+        caption = None if first is None or entry.prompt else caption_of(first, entry.name, beyond=entry.alpha)
+        files = {"rgba": entry.rgba, "rgb": entry.rgb, "alpha": entry.alpha} if first else {"rgba": table.path}
+        found.append(checked(FoundClip(name=entry.name, **files, caption=caption, problem=entry.problem)))
+    read = {_real(path) for clip in found for path in clip.files}
+    left = [path for path in media_files(folder, exclude=exclude) if not read & {_real(path), _real(path.parent)}]
+    if left:
+        log.warning("%s: %d files beside it are in none of its rows and are left out, such as %s", table.path, len(left), left[0].name)
+    unsaid = "" if table.has_prompts else None
+    clips = with_different_names(found, folder)
+    return [_Listed(found=clip, caption=unsaid, prompt=entry.prompt) for clip, entry in zip(clips, table.entries, strict=True)]
+
+
+def _listing_of(found: FoundClip, listed: dict[Path, "_Listed"]) -> _Listed:
+    entry = next((listed[_real(path)] for path in found.files if _real(path) in listed), None)
+    return _Listed(found=found) if entry is None else replace(entry, found=found)
 
 
 def procedural_sources(count: int, *, kind: ProceduralKind, seed: int, size: ClipSize, fps: float) -> list[ProceduralSource]:
@@ -180,31 +230,39 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _read_listing(folder: Path, links: Links) -> dict[Path, dict]:
-    """manifest.json of a source folder, a list of {file, caption, frames, split}, by resolved path; else its table; none is fine.
+def _read_listing(folder: Path, links: Links) -> dict[Path, _Listed]:
+    """manifest.json of a source folder, a list of {file, caption, frames, split}, by resolved path; none is fine.
 
     A file of that name from another program is told and left alone: it names no clips.
     """
-    tables = [path for path in (folder / name for name in (LISTING, *DEFAULT_TABLES)) if path.is_file()]
-    linked = next((path for path in tables if not _real(path).is_relative_to(_real(folder))), None)
-    if linked is not None and links == "refuse":
-        raise _link_out(linked, folder)
     path = folder / LISTING
-    if path not in tables:
-        return _read_table(folder) if tables else {}
+    if not path.is_file():
+        return {}
+    _refuse_link_out(path, folder, links)
     entries = parse_json(read_text(path), where=path, expected="JSON", do="repair or remove the file")
     if not (isinstance(entries, list) and any(isinstance(entry, dict) and "file" in entry for entry in entries)):
         log.warning('%s: another program\'s: not a list of {"file": ..., "caption": ..., "split": ...}', path)
-        return _read_table(folder) if len(tables) > 1 else {}
+        return {}
     listed = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}, entry {number}"
         _check_entry(where, entry)
-        file = path_in(folder, where, "file", entry["file"])
-        if not file.exists():
-            raise not_there(folder, where, "file", entry["file"], expected="an existing file", do="copy the file or remove its entry")
-        listed[_real(file)] = entry
+        file, problem = path, None
+        try:
+            file = path_in(folder, where, "file", entry["file"])
+            if not file.exists():
+                raise not_there(folder, where, "file", entry["file"], expected="an existing file", do="copy the file or remove its entry")
+        except DatasetError as error:
+            problem = error
+        found = FoundClip(name=f"{LISTING} entry {number}", rgba=path if problem else file, problem=problem)
+        known = _Listed(found=found, caption=entry.get("caption"), frames=entry.get("frames"), split=entry.get("split"))
+        listed[path / str(number) if problem else _real(file)] = known
     return listed
+
+
+def _refuse_link_out(table: Path, folder: Path, links: Links) -> None:
+    if links == "refuse" and not _real(table).is_relative_to(_real(folder)):
+        raise _link_out(table, folder)
 
 
 def _check_entry(where: str, entry: object) -> None:
@@ -219,15 +277,15 @@ def _check_entry(where: str, entry: object) -> None:
         raise DatasetError(where, got=f"frames = {frames!r}", expected=expected)
 
 
-def _read_table(folder: Path) -> dict[Path, dict]:
-    """Prompts of a dataset's table. A table of another kind is told and left alone: it names no clips."""
-    try:
-        entries = read_manifest(folder)
-    except AnotherTable as error:
-        log.warning("captions are not taken from the table: %s", error)
-        return {}
-    files = {_real(path): entry.prompt for entry in entries for path in (entry.rgba or entry.rgb,) if path is not None}
-    return {path: {"caption": prompt} for path, prompt in files.items()}
+def _table_of(folder: Path, links: Links) -> ClipTable | None:
+    """The table of a folder of clips. One of another kind is told and left alone: it names no clips."""
+    for path in tables_of(folder)[:1]:
+        _refuse_link_out(path, folder, links)
+        try:
+            return read_table(folder, path)
+        except AnotherTable as error:
+            log.warning("clips and captions are not taken from the table: %s", error)
+    return None
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

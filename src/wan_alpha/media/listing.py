@@ -34,6 +34,17 @@ def is_media(path: Path) -> bool:
     return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)
 
 
+def media_files(folder: Path, *, exclude: Path | None = None) -> list[Path]:
+    """Every file in FOLDER and below that is named like a clip; links to folders are not followed, EXCLUDE is left out."""
+    found = []
+    for path in entries(folder, exclude=exclude and exclude.resolve()):
+        if path.is_dir() and not path.is_symlink() and not fault_of(path):
+            found += media_files(path, exclude=exclude)
+        elif path.is_file() and is_media(path):
+            found.append(path)
+    return found
+
+
 def is_frame_folder(folder: Path) -> bool:
     """Nothing but the numbered frames of one clip (and text)."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]

@@ -17,16 +17,19 @@ def with_different_names(clips: Sequence[FoundClip], root: Path) -> list[FoundCl
     """The clips, in their order, with names that differ in more than case, whatever that order is.
 
     walk/0001.mov and run/0001.mov below ROOT become walk_0001 and run_0001; where that does not tell them apart the extension joins
-    (walk_0001_mov), then a number. A clip whose name is its own keeps it.
+    (walk_0001_mov), then a number. A clip whose name is its own keeps it; one that is listed twice is told apart by number alone.
     """
-    forms = [_forms(clip, root) for clip in clips]
-    names = [form[0] for form in forms]
-    for level in range(1, len(forms[0]) if forms else 0):
-        for index in _clashing(names):
-            names[index] = forms[index][level]
-    used = {name.casefold() for name in names}
-    for index in sorted(_clashing(names), key=lambda index: [str(path) for path in clips[index].files]):
-        names[index] = _numbered(names[index], used)
+    names = [clip.name for clip in clips]
+    keys = [(clip.name, *map(str, clip.files)) for clip in clips]
+    firsts = {key: index for index, key in reversed([*enumerate(keys)])}
+    once = sorted(firsts.values(), key=lambda index: keys[index][1:])
+    for level in (1, 2):
+        for index in _clashing(names, once):
+            names[index] = _forms(clips[index], root)[level]
+    clashing, used = _clashing(names, once), {names[index].casefold() for index in once}
+    again = [index for index, key in enumerate(keys) if firsts[key] != index]
+    for index in [*clashing, *again]:
+        names[index] = _numbered(names[firsts[keys[index]]], used)
         used.add(names[index].casefold())
     told = sorted(name for name, clip in zip(names, clips, strict=True) if name != clip.name)
     if told:
@@ -34,10 +37,10 @@ def with_different_names(clips: Sequence[FoundClip], root: Path) -> list[FoundCl
     return [replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
 
 
-def _clashing(names: Sequence[str]) -> list[int]:
+def _clashing(names: Sequence[str], indices: Sequence[int]) -> list[int]:
     places: dict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(names):
-        places[name.casefold()].append(index)
+    for index in indices:
+        places[names[index].casefold()].append(index)
     return [index for group in places.values() if len(group) > 1 for index in group]
 
 

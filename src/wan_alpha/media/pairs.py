@@ -99,7 +99,7 @@ def _pair(stem: str, colours: list[Path], mattes: list[Path]) -> FoundClip:
     others = tuple(path for path in (*colours, *mattes) if path not in (rgb, alpha))
     home = home_of(rgb)
     name = stem or name_of(home)
-    caption = _caption(rgb, name, beyond=alpha) or (None if stem else _caption(home, name))
+    caption = caption_of(rgb, name, beyond=alpha) or (None if stem else caption_of(home, name))
     return FoundClip(name=name, rgb=rgb, alpha=alpha, caption=caption, problem=problem, others=others)
 
 
@@ -136,7 +136,7 @@ def clip_alone(path: Path) -> FoundClip:
     """A file or a folder of frames without a partner: RGBA, or half a pair where it cannot hold alpha."""
     name = name_of(path)
     if not path.is_file() or not (path.suffix.lower() in OPAQUE_SUFFIXES or is_opaque_still(path)):
-        return FoundClip(name=name, rgba=path, caption=_caption(path, name))
+        return FoundClip(name=name, rgba=path, caption=caption_of(path, name))
     stem, form = stem_before(name, MATTE_ENDINGS), path.suffix
     if stem is not None:
         wanted = f"{stem}_rgb{form}".removeprefix("_") + " (its colour)"
@@ -169,7 +169,7 @@ def caption_beside(path: Path, stem: str, ending: str, *, beyond: Path | None = 
     return next((text for folder, name in places if (text := text_beside(folder, name, ending))), None)
 
 
-def _caption(path: Path, stem: str, *, beyond: Path | None = None) -> Path | None:
+def caption_of(path: Path, stem: str, *, beyond: Path | None = None) -> Path | None:
     """XXX.txt beside the clip, else among its frames caption.txt, prompt.txt or the folder's own name."""
     beside = caption_beside(path, stem, ".txt", beyond=beyond)
     if beside is not None or not path.is_dir():
@@ -211,7 +211,7 @@ def pair_folders(colours: Path, mattes: Path, *, exclude: Path | None, above: tu
     """
     if is_frame_folder(colours) and is_frame_folder(mattes):
         home = colours.resolve().parent
-        yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=_caption(home, home.name))
+        yield FoundClip(name=home.name, rgb=colours, alpha=mattes, caption=caption_of(home, home.name))
         return
     for folder, untold in ((colours, TEXT_SUFFIXES), (mattes, ())):
         tell_left_out(folder, [path for path in entries(folder) if not (path.is_dir() or is_media(path))], untold=untold)
