@@ -43,6 +43,8 @@ class ClipReport:
     notes: tuple[str, ...]
     assumed_matrix: str | None = None
     """By which the source's YUV colour was read where it has no matrix tag."""
+    alpha_evidence: str | None = None
+    """What the source's pixels say of straight or premultiplied, with --source_alpha detect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,8 @@ def clips_of_report(folder: Path) -> list[str]:
 
 
 def _provenance(clip: ClipReport) -> dict[str, Any]:
-    names = ("video", "prompt", "source", "sha256", "start", "frames", "height", "width", "fps", "changes", "assumed_matrix")
-    return {name: getattr(clip, name) for name in names}
+    names = ("video", "prompt", "source", "sha256", "start", "frames", "height", "width", "fps", "changes")
+    return {name: getattr(clip, name) for name in (*names, "assumed_matrix", "alpha_evidence")}
 
 
 def _write(path: Path, text: str) -> None:

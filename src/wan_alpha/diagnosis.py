@@ -30,6 +30,8 @@ class Diagnosis:
     height: int = 0
     width: int = 0
     fps: float = 0.0
+    alpha_evidence: str | None = None
+    """As in dataset_report.ClipReport."""
 
     @property
     def worst(self) -> Severity | None:
@@ -88,7 +90,10 @@ def diagnose(source: Source, *, expected: Expected, captioner: Captioner | None 
 
 def diagnosis_of(source: Source, clip: RgbaClip | None, *, caption: str | None, findings: list[Finding]) -> Diagnosis:
     known = Diagnosis(name=source.name, origin=source.origin(), findings=worst_first(findings), caption=caption)
-    return known if clip is None else replace(known, frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
+    if clip is None:
+        return known
+    seen = replace(known, frames=clip.num_frames, height=clip.height, width=clip.width, fps=clip.fps)
+    return replace(seen, alpha_evidence=clip.evidence)
 
 
 def read_source(source: Source, findings: list[Finding]) -> RgbaClip:

@@ -127,6 +127,7 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tu
         size = {"frames": clip.num_frames, "height": clip.height, "width": clip.width, "fps": clip.fps}
         sidecar: dict[str, object] = {**size, "changes": changes, "matte_fill": config.matte_fill, "written": files}
         sidecar |= {} if clip.assumed_matrix is None else {"assumed_matrix": clip.assumed_matrix}
+        sidecar |= {} if clip.evidence is None else {"alpha_evidence": clip.evidence}
         sidecar |= {} if clip.record is None else {"record": json.loads(clip.record)}
         ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
         for name in [*written, stem.name + SIDECAR_ENDING]:
@@ -165,7 +166,7 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
     clip, changes = constant_rate(clip, source.files[0], how=config.variable_rate)
-    return clip, (*changes, *_squared(source.files[0]))
+    return clip, (*clip.reading, *changes, *_squared(source.files[0]))
 
 
 def _squared(path: Path) -> tuple[str, ...]:

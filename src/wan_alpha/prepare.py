@@ -206,13 +206,13 @@ def _read(source: Source, config: PrepareConfig) -> tuple[RgbaClip, list[Finding
     if not config.fix:
         files = file_findings(source)
         clip = source.read()
-        return clip, [*files, *examine(clip, expected=expected)], ()
+        return clip, [*files, *examine(clip, expected=expected)], clip.reading
     files = []
     clip = read_source(source, files)
     found = [*files, *examine(clip, expected=expected)]
     repairs = {finding.repair: finding for finding in found if finding.repair}
     clip = repair(clip, repairs)
-    changes = tuple(f"{kind}: {repairs[kind].says}" for kind in ORDER if kind in repairs)
+    changes = (*clip.reading, *(f"{kind}: {repairs[kind].says}" for kind in ORDER if kind in repairs))
     remaining = [finding for finding in files if finding.repair is None]
     # The copies have a constant rate (_pieces).
     return clip, [*remaining, *examine(replace(clip, times=None), expected=expected)], changes
@@ -272,6 +272,7 @@ def _report(clip: RgbaClip, *, name: str, prompt: str, source: Source, start: in
         almost_zero_share=round(float(np.mean((clip.alpha > 0) & (clip.alpha <= 8))), 6),
         notes=notes,
         assumed_matrix=clip.assumed_matrix,
+        alpha_evidence=clip.evidence,
         **asdict(error),
     )
 

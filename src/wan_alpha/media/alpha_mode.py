@@ -62,17 +62,24 @@ def evidence(clip: RgbaClip, *, transfer: Transfer = "display") -> Evidence:
 
 
 def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultiplied: bool, transfer: Transfer = "display") -> RgbaClip:
-    """The clip with straight colour.
+    """The clip with straight colour, and with the reason why it was divided by alpha, if it was.
 
     mode: "file" takes the file's own word (untagged: straight), "detect" the pixels' where the file says nothing, and logs the
     evidence; "straight" and "premultiplied" are the caller's word. transfer: what the file's colour was when it was multiplied.
     """
-    premultiplied = mode == "premultiplied" or (mode != "straight" and stated_premultiplied)
-    if mode == "detect" and not stated_premultiplied:
+    divided = None
+    if mode == "premultiplied":
+        divided = "for it was called premultiplied"
+    elif mode != "straight" and stated_premultiplied:
+        divided = "for its file says that it is premultiplied"
+    elif mode == "detect":
         seen = evidence(clip, transfer=transfer)
-        premultiplied = seen.premultiplied
-        log.info("%s: read as %s: %s", path, "premultiplied" if premultiplied else "straight", seen)
-    return replace(clip, rgb=unpremultiplied(clip.rgb, clip.alpha, transfer=transfer)) if premultiplied else clip
+        log.info("%s: read as %s: %s", path, "premultiplied" if seen.premultiplied else "straight", seen)
+        clip = replace(clip, evidence=str(seen))
+        divided = f"for its pixels are premultiplied: {seen}" if seen.premultiplied else None
+    if divided is None:
+        return clip
+    return replace(clip, rgb=unpremultiplied(clip.rgb, clip.alpha, transfer=transfer), divided=divided)
 
 
 def unpremultiplied(rgb: Colour, alpha: Matte, *, transfer: Transfer = "display") -> Colour:

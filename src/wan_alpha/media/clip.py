@@ -61,6 +61,10 @@ class RgbaClip:
     """JSON of how a generated clip was made; every writer puts it into its file where the format has a place (see record.py)."""
     assumed_matrix: str | None = None
     """The matrix by which YUV colour without a tag was read (see matrix.py); None: the file's own, or there was none to assume."""
+    divided: str | None = None
+    """On whose word, or on what evidence, colour was divided by alpha when it was read; None: it was not."""
+    evidence: str | None = None
+    """What its pixels say of straight or premultiplied, where they were asked (alpha_mode.Evidence)."""
 
     def __post_init__(self) -> None:
         if self.rgb.shape != (*self.alpha.shape, 3) or self.rgb.dtype != self.alpha.dtype:
@@ -79,6 +83,11 @@ class RgbaClip:
     def with_bits(self, bits: Bits) -> "RgbaClip":
         """The clip at 8 or 16 bits per channel, rounded; 8 bits to 16 and back is exact."""
         return replace(self, rgb=change_bits(self.rgb, bits), alpha=change_bits(self.alpha, bits))
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """In words, what was changed when it was read."""
+        return () if self.divided is None else (f"unpremultiply: colour divided by alpha, {self.divided}",)
 
     @property
     def num_frames(self) -> int:
