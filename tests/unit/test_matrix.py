@@ -120,7 +120,7 @@ def test_the_matrices_differ_by_more_than_these_tolerances():
 
 
 def test_a_container_that_has_the_tag_which_its_codec_has_not(tmp_path):
-    """VP8 with alpha: libvpx sees the stream, which has no place for a matrix; WebM has one."""
+    """VP8 has no place for a matrix, and its decoder says BT.601 of all; WebM has one."""
     tagged = write(tmp_path / "a.webm", stored="bt709", tag="bt709", codec="libvpx", pixel_format="yuva420p")
     clip = read_rgba(tagged, settings=ReadSettings(matrix="bt601"))
     assert clip.assumed_matrix is None

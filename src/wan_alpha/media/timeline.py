@@ -13,15 +13,16 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import RgbaClip, check_size, media_errors
-from wan_alpha.media.orientation import Turn, stated_turn
+from wan_alpha.media.boxes import check_samples
+from wan_alpha.media.clip import MAX_PIXELS, RgbaClip, check_size, media_errors
+from wan_alpha.media.packets import is_shown
 
 log = logging.getLogger(__name__)
 
-# FFmpeg's own VP8/VP9 decoders drop alpha without a word; libvpx decodes it.
-ALPHA_DECODERS: dict[str, Literal["libvpx", "libvpx-vp9"]] = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 COMMON_RATES = (*range(1, 61), 23.976, 29.97, 59.94, 90, 100, 120)
 LARGEST_CONSTANT_RATE = 120.0
+# A picture's own header may claim another size than its file's. Codecs pad sides, hence the room.
+DECODER_OPTIONS = {"max_pixels": str(2 * MAX_PIXELS)}
 VariableRate = Literal["hold", "mean"]
 
 
@@ -36,10 +37,10 @@ class Timeline:
     """Time stamps of the frames in ticks; None when they are missing or not unique, so that frames cannot be sought."""
     tick: float
     """Seconds."""
+    places: dict[int, int | None]
+    """Where in the file the packet of each time stamp begins."""
     pixel_aspect: float = 1.0
     """Width of a pixel over its height, as the picture is stored."""
-    turn: Turn | None = None
-    """How the picture is turned, where decoded frames do not say it."""
 
     @property
     def times(self) -> tuple[float, ...] | None:
@@ -65,7 +66,8 @@ def timeline(path: Path) -> Timeline:
 
 def open_video(path: Path) -> InputContainer:
     """Open a file for reading. The prefix keeps names with a colon from being taken for network addresses."""
-    return av.open(f"file:{path}", mode="r")
+    check_samples(path)
+    return av.open(f"file:{path}", mode="r", options=DECODER_OPTIONS)
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -75,12 +77,6 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(path, got="a video of an unknown codec", expected="ProRes, VP9, FFV1, H.264, ...", do="export the clip again")
     return stream
-
-
-def alpha_decoder(stream: VideoStream) -> Literal["libvpx", "libvpx-vp9"] | None:
-    """The decoder of a stream with side-band alpha; None where the container's own decoder does."""
-    stated = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode")
-    return ALPHA_DECODERS.get(stream.codec_context.name) if stated == "1" else None
 
 
 @lru_cache(maxsize=1024)
@@ -93,21 +89,13 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
             expected = f"{stream.frames} frames (its header)" if stream.frames else "whole frames"
             raise damaged(path, f"{whole} frames", expected)
         rate = stream.average_rate or stream.guessed_rate
-        shown = [packet.pts for packet in packets if not packet.is_discard]
-        known = {pts for pts in shown if pts is not None}
-        pts = tuple(sorted(known)) if len(known) == len(shown) else None
+        codec = stream.codec_context.name
+        shown = [packet for packet in packets if not packet.is_discard and is_shown(packet, codec)]
+        places = {packet.pts: packet.pos for packet in shown if packet.pts is not None}
+        pts = tuple(sorted(places)) if len(places) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
-        aspect = float(stream.sample_aspect_ratio or 1)
-        # The second decoder does not see what the container says.
-        turn = _container_turn(path) if alpha_decoder(stream) else None
-        tick = float(stream.time_base or 0)
-        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, pixel_aspect=aspect, turn=turn)
-
-
-def _container_turn(path: Path) -> Turn | None:
-    with open_video(path) as container:
-        frame = next(container.decode(video_stream(container, path)), None)
-        return None if frame is None else stated_turn(frame)
+        aspect, tick = float(stream.sample_aspect_ratio or 1), float(stream.time_base or 0)
+        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, places=places, pixel_aspect=aspect)
 
 
 def damaged(path: Path, got: str, expected: str) -> MediaError:

@@ -1,5 +1,6 @@
 """Video files through PyAV: every frame in order or a window of them, alpha intact, an error for a file that ends early."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,16 @@ from av.video.stream import VideoStream
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import Levels, Rgb, alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
-from wan_alpha.media.matrix import UNTAGGED, Matrix, MatrixWord, settle_matrix, tell_matrix
+from wan_alpha.media.matrix import Matrix, MatrixWord, settle_matrix, tell_matrix
 from wan_alpha.media.orientation import stated_turn, upright
-from wan_alpha.media.timeline import Timeline, alpha_decoder, damaged, open_video, timeline, video_stream
+from wan_alpha.media.packets import ffv1_is_whole
+from wan_alpha.media.side_alpha import side_alpha
+from wan_alpha.media.timeline import DECODER_OPTIONS, Timeline, damaged, open_video, timeline, video_stream
 
 log = logging.getLogger(__name__)
 
-# Packets of their own for pictures that are never shown.
-HIDDEN_FRAMES = ("vp8",)
+# PNG pictures in a movie carry checksums.
+CODEC_OPTIONS = {"png": {"err_detect": "crccheck+explode"}}
 
 
 def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, matrix: MatrixWord = "file") -> Decoded:
@@ -39,9 +42,13 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
             assumed = settle_matrix(frame, word=matrix) or assumed
             # Premultiplied colour keeps its depth until it has been divided by alpha.
             depth: Bits = 16 if (bits == 16 or stated) and alpha_bits(frame) > 8 else 8
-            turn = stated_turn(frame) or line.turn
+            turn = stated_turn(frame)
             rgb.append(upright(path, frame_rgb(frame, bits=depth), turn))
-            matte = frame_alpha(frame, bits=depth)
+            beside = frame.opaque
+            if isinstance(beside, av.VideoFrame):
+                matte: Levels | None = frame_matte(beside, full_range=True, bits=depth)
+            else:
+                matte = frame_alpha(frame, bits=depth)
             alpha += [] if matte is None else [upright(path, matte, turn)]
     _check_equal_sizes(path, rgb)
     masks = np.stack(alpha) if len(alpha) == len(rgb) else None
@@ -58,7 +65,7 @@ def read_matte_video(path: Path, *, start: int = 0, count: int | None = None, bi
         with media_errors(path):
             depth: Bits = 16 if bits == 16 and frame.format.components[0].bits > 8 else 8
             matte = frame_matte(frame, full_range=full_range, bits=depth)
-            frames.append(upright(path, matte, stated_turn(frame) or line.turn))
+            frames.append(upright(path, matte, stated_turn(frame)))
     _check_equal_sizes(path, frames)
     return np.stack(frames), line.fps
 
@@ -114,8 +121,10 @@ def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Ite
         check_size(path, width=stream.codec_context.width, height=stream.codec_context.height, num_frames=frames)
         if start and line.pts is not None:
             container.seek(line.pts[start], stream=stream, backward=True)
-            window = _sought(path, container, stream, line.pts[start:], count)
-            first = next(window, None)
+            window = _sought(path, container, stream, line, start, count)
+            first = None
+            with contextlib.suppress(MediaError, av.FFmpegError):  # it is decoded from the first frame on, which finds a cause
+                first = next(window, None)
             if first is not None:
                 yield first
                 yield from window
@@ -124,11 +133,14 @@ def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Ite
         yield from _from_the_first(path, container, video_stream(container, path), start=start, count=count)
 
 
-def _sought(path: Path, container: InputContainer, stream: VideoStream, pts: tuple[int, ...], count: int | None) -> Iterator[av.VideoFrame]:
-    """Frames whose time stamps are pts[0], pts[1], ...; none at all when the first one that is not before pts[0] is another."""
-    wanted = pts if count is None else pts[:count]
+def _sought(
+    path: Path, container: InputContainer, stream: VideoStream, line: Timeline, start: int, count: int | None
+) -> Iterator[av.VideoFrame]:
+    """Frames [start, start + count) by their time stamps; none at all when the first one that is not before them is another."""
+    stamps = line.pts or ()
+    wanted = stamps[start:] if count is None else stamps[start : start + count]
     index = 0
-    for frame in _decode(path, container, stream, one_thread=count is not None):
+    for frame in _decode(path, container, stream, one_thread=count is not None, line=line):
         if frame.pts is None or frame.pts < wanted[0]:
             continue
         if frame.pts != wanted[index]:
@@ -146,9 +158,12 @@ def _sought(path: Path, container: InputContainer, stream: VideoStream, pts: tup
 def _from_the_first(
     path: Path, container: InputContainer, stream: VideoStream, *, start: int, count: int | None
 ) -> Iterator[av.VideoFrame]:
-    index = 0
+    index, last = 0, None
     last_time = longest_gap = 0.0
     for frame in _decode(path, container, stream, one_thread=count is not None):
+        if last is not None and frame.pts is not None and frame.pts < last and timeline(path).pts is not None:
+            raise damaged(path, f"a frame at time stamp {frame.pts} after one at {last}", "frames in the order of their times")
+        last = frame.pts
         longest_gap = max(longest_gap, (frame.time or 0.0) - last_time)
         last_time = max(last_time, frame.time or 0.0)
         if index >= start:
@@ -160,26 +175,41 @@ def _from_the_first(
     _check_duration(path, container, stream, last_time, longest_gap)
     if index <= start:
         raise MediaError(path, got=f"no frame {start}", expected="a longer video" if start else "at least one frame")
-    if stream.codec_context.name not in HIDDEN_FRAMES:
-        _check_all_frames(path, index, timeline(path).count, count)
+    _check_all_frames(path, index, timeline(path).count, count)
 
 
-def _decode(path: Path, container: InputContainer, stream: VideoStream, *, one_thread: bool) -> Iterator[av.VideoFrame]:
-    """All frames from where the container stands; whole ones, or MediaError. One thread is quicker for a short window."""
+def _decode(
+    path: Path, container: InputContainer, stream: VideoStream, *, one_thread: bool, line: Timeline | None = None
+) -> Iterator[av.VideoFrame]:
+    """All frames from where the container stands; whole ones, or MediaError. One thread is quicker for a short window.
+
+    A frame whose alpha lies beside it has that as its `opaque`. With a LINE they end where a packet is not the one of its time stamp:
+    a damaged index has led elsewhere.
+    """
     decoder = stream.codec_context
-    name = alpha_decoder(stream)
-    if name is not None:
-        decoder = av.CodecContext.create(name, "r")
-    decoder.thread_count = 1 if one_thread else codec_threads(width=stream.codec_context.width, height=stream.codec_context.height)
+    decoder.options = {**DECODER_OPTIONS, **CODEC_OPTIONS.get(decoder.name, {})}
+    decoder.thread_count = 1 if one_thread else codec_threads(width=decoder.width, height=decoder.height)
+    matrix = decoder.colorspace
+    # The first two versions, which have no slices, have no record of their settings either.
+    in_slices = decoder.name == "ffv1" and bool(decoder.extradata)
+    beside = side_alpha(stream, path)
+    waiting: list[av.VideoFrame] = []
     for packet in container.demux(stream):
-        if packet.is_corrupt:
+        if packet.is_corrupt or (in_slices and not ffv1_is_whole(packet)):
             raise damaged(path, "a broken packet", "whole frames")
-        for frame in decoder.decode(packet if packet.size else None):
+        if line is not None and packet.pts is not None and line.places.get(packet.pts, packet.pos) != packet.pos:
+            return
+        waiting += decoder.decode(packet if packet.size else None)
+        if beside is not None:
+            beside.feed(packet)
+        while waiting and (beside is None or not packet.size or beside.is_ready(waiting[0])):
+            frame = waiting.pop(0)
             if frame.is_corrupt:
                 raise damaged(path, "a broken frame", "whole frames")
             check_size(path, width=frame.width, height=frame.height)
-            if int(frame.colorspace) == UNTAGGED:  # another decoder than the container's own has not seen the container's tag
-                frame.colorspace = stream.codec_context.colorspace
+            if decoder.name == "vp8":  # which has no place for a matrix, and is always said to be BT.601: the container knows
+                frame.colorspace = matrix
+            frame.opaque = None if beside is None else beside.of(frame)
             yield frame
 
 
