@@ -61,7 +61,11 @@ def alpha_bits(frame: av.VideoFrame) -> int:
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
-    name = frame.format.name
+    return format_has_alpha(frame.format.name)
+
+
+def format_has_alpha(name: str) -> bool:
+    """Whether pixels of a format, by FFmpeg's name for it, have alpha."""
     match = PACKED.match(name)
     return "a" in match[1].replace("gray", "y") if match else name.startswith(("yuva", "gbrap"))
 

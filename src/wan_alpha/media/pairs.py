@@ -13,12 +13,13 @@ from wan_alpha.errors import DatasetError
 from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
 from wan_alpha.media.stills import is_opaque_still, natural_key, text_beside
+from wan_alpha.media.video import holds_alpha
 
 COLOUR_ENDINGS = ("_rgb", "_fgr")
 MATTE_ENDINGS = ("_alpha", "_pha", "_seg", "_matte", "_mask")
 COLOUR_FOLDERS, MATTE_FOLDERS = (tuple(ending[1:] for ending in endings) for endings in (COLOUR_ENDINGS, MATTE_ENDINGS))
 OPAQUE_SUFFIXES = (".mp4", ".m4v")
-"""Containers that cannot hold alpha in any codec read here: alone they lack their matte."""
+"""Containers that hold alpha in few codecs (PNG, FFV1, HEVC's layer): alone, without it, they lack their matte."""
 FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES)
 """Folders of frames and files, most faithful first: of one clip in several formats the first is read."""
 PAIR_RANK = FORMATS.index(".webm")
@@ -133,9 +134,9 @@ def _format(path: Path) -> str:
 
 
 def clip_alone(path: Path) -> FoundClip:
-    """A file or a folder of frames without a partner: RGBA, or half a pair where it cannot hold alpha."""
+    """A file or a folder of frames without a partner: RGBA, or half a pair where it has no alpha."""
     name = name_of(path)
-    if not path.is_file() or not (path.suffix.lower() in OPAQUE_SUFFIXES or is_opaque_still(path)):
+    if not path.is_file() or not (_is_opaque_video(path) or is_opaque_still(path)):
         return FoundClip(name=name, rgba=path, caption=caption_of(path, name))
     stem, form = stem_before(name, MATTE_ENDINGS), path.suffix
     if stem is not None:
@@ -151,6 +152,10 @@ def clip_alone(path: Path) -> FoundClip:
         do="add that file, or give an RGBA clip (.mov, .webm, .webp, PNG folder)",
     )
     return FoundClip(name=name, rgb=path, problem=problem)
+
+
+def _is_opaque_video(path: Path) -> bool:
+    return path.suffix.lower() in OPAQUE_SUFFIXES and not holds_alpha(path)
 
 
 def is_half(name: str) -> bool:

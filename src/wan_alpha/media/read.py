@@ -47,9 +47,7 @@ def read_rgba(path: Path, *, start: int = 0, count: int | None = None, bits: Bit
     """
     decoded = _decode(path, start=start, count=count, bits=16 if settings.alpha_mode in DIVIDED else bits, settings=settings)
     if decoded.alpha is None:
-        raise MediaError(
-            path, got="no alpha channel", expected="RGBA", do=f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
-        )
+        raise _without_alpha(path)
     _check_window(path, len(decoded.alpha), start, count)
     fps, assumed = decoded.fps or settings.fps_if_unknown, decoded.assumed_matrix
     clip = RgbaClip(rgb=decoded.rgb, alpha=decoded.alpha, fps=fps, times=decoded.times, assumed_matrix=assumed)
@@ -189,6 +187,14 @@ def _kind(path: Path) -> str:
     raise MediaError(
         path, got=f"unknown extension {suffix or '(none)'}", expected=f"a folder of PNG frames or one of {', '.join(MEDIA_SUFFIXES)}"
     )
+
+
+def _without_alpha(path: Path) -> MediaError:
+    if _kind(path) == "video" and video.has_hidden_layer(path):
+        got, do = "HEVC, whose alpha layer cannot be decoded here", f"export it as ProRes 4444, or add its matte as {path.stem}_alpha.mp4"
+        return MediaError(path, got=got, expected="RGBA", do=do)
+    do = f"add its matte as {path.stem}_alpha.mp4, or export the clip with alpha"
+    return MediaError(path, got="no alpha channel", expected="RGBA", do=do)
 
 
 def _check_window(path: Path, frames: int, start: int, count: int | None) -> None:

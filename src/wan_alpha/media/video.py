@@ -12,7 +12,8 @@ from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
-from wan_alpha.media.colour import Levels, Rgb, alpha_bits, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.colour import Levels, Rgb, alpha_bits, format_has_alpha, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.hevc import has_alpha_layer
 from wan_alpha.media.matrix import Matrix, MatrixWord, settle_matrix, tell_matrix
 from wan_alpha.media.orientation import stated_turn, upright
 from wan_alpha.media.packets import ffv1_is_whole
@@ -89,6 +90,30 @@ def states_premultiplied(path: Path) -> bool:
     """Whether the file's own metadata call its colour premultiplied."""
     with media_errors(path), open_video(path) as container:
         return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG) == "premultiplied"
+
+
+def holds_alpha(path: Path) -> bool:
+    """Whether a video's header says that it has alpha, decodable here or not. False where it cannot be read (reading it says why)."""
+    try:
+        with media_errors(path), open_video(path) as container:
+            stream = video_stream(container, path)
+            decodable = side_alpha(stream, path) is not None or format_has_alpha(stream.codec_context.pix_fmt or "")
+            return decodable or _has_hidden_layer(container, stream)
+    except MediaError:
+        return False
+
+
+def has_hidden_layer(path: Path) -> bool:
+    """Whether a video has an alpha layer that the decoders here pass over: HEVC's."""
+    with media_errors(path), open_video(path) as container:
+        return _has_hidden_layer(container, video_stream(container, path))
+
+
+def _has_hidden_layer(container: InputContainer, stream: VideoStream) -> bool:
+    if stream.codec_context.name != "hevc":
+        return False
+    packet = next(container.demux(stream), None)
+    return has_alpha_layer(bytes(stream.codec_context.extradata or b""), b"" if packet is None else bytes(packet))
 
 
 def colour_tags(path: Path) -> dict[str, int]:
