@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
 
 from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
@@ -95,7 +96,7 @@ def export(config: ExportConfig) -> Exported:
     return Exported(files=tuple(written), failed={name: str(error) for name, error in failed.items()})
 
 
-def _draw(rows: list[Row], path: Path) -> None:
+def _draw(rows: list[tuple[Tensor, Tensor]], path: Path) -> None:
     """The contact sheet is a convenience: where the disk is full, verified clips and the record of the run stand without it."""
     try:
         write_sheet(rows, path)

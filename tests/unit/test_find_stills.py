@@ -108,6 +108,9 @@ def test_opaque_pictures_and_thumbnails_are_left_out_and_named(tmp_path, caplog)
         assert names(tmp_path) == ["a"]
     assert "a.png: a picture of the name of a.webp is left out as its thumbnail" in caplog.text
     assert "contact_sheet.png: a picture without alpha is left out; add contact_sheet_alpha.png" in caplog.text
+    picture(tmp_path / "b.png", "RGB")
+    names(tmp_path)
+    assert f"{tmp_path}: 2 pictures without alpha are left out; add b_alpha.png, or an alpha channel (b.png)" in caplog.text
 
 
 def test_files_of_other_kinds_are_left_out_and_counted(tmp_path, caplog):
@@ -119,7 +122,10 @@ def test_files_of_other_kinds_are_left_out_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="wan_alpha"):
         assert names(tmp_path) == ["a", "dragon_preview"]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [f"{tmp_path}: left out: broken link (1), .jpg (2), .tif (1); docs/formats.md says what is read"]
+    assert warnings == [
+        f"{tmp_path}: left out: broken link (1), .tif (1); docs/formats.md says what is read",
+        f"{tmp_path}: 2 pictures without alpha are left out; add t0_alpha.png, or an alpha channel (t0.jpg)",
+    ]
     assert f"{tmp_path}: left out: 2 previews and contact sheets of clips, such as a_preview.mp4" in caplog.text
 
 

@@ -73,7 +73,7 @@ def test_damage_is_an_error_or_a_clip(tmp_path, good, name):
     assert "\n" not in "".join(refused)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.exr", "a.gif"])
+@pytest.mark.parametrize("name", ["a.png", "a.exr", "a.gif", "a.jpg"])
 def test_damaged_stills(tmp_path, name):
     from PIL import Image
 
@@ -85,7 +85,10 @@ def test_damaged_stills(tmp_path, name):
         write_exr_sequence(RgbaClip(rgb=noise[..., :3], alpha=noise[..., 3], fps=16.0), tmp_path / "exr", transfer="linear")
         data = (tmp_path / "exr" / "00000.exr").read_bytes()
     else:
-        Image.fromarray(noise[0]).convert("RGBA").save(tmp_path / name)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        settings = {"exif": exif} if name == "a.jpg" else {}
+        Image.fromarray(noise[0]).convert("RGB" if name == "a.jpg" else "RGBA").save(tmp_path / name, **settings)
         data = (tmp_path / name).read_bytes()
     rng = np.random.default_rng(7)
     refused = 0
@@ -93,7 +96,7 @@ def test_damaged_stills(tmp_path, name):
         path = tmp_path / f"{number}_{name}"
         path.write_bytes(mutated(data, rng))
         try:
-            assert read_rgba(path).num_frames >= 1
+            assert (len(read_matte(path)[0]) if name == "a.jpg" else read_rgba(path).num_frames) >= 1
         except MediaError:
             refused += 1
     assert refused

@@ -19,7 +19,7 @@ from wan_alpha.media.apng import deep_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.png import PNG_SIGNATURE
-from wan_alpha.media.stills import Still, is_16_bit_png, read_bytes, read_still, split_channels
+from wan_alpha.media.stills import Still, is_16_bit_png, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
@@ -118,7 +118,7 @@ def _shown(path: Path, plan: Plan) -> tuple[list[int], float | None]:
 
 
 def _plan(path: Path, data: bytes) -> Plan:
-    if path.suffix.lower() == exr.SUFFIX:
+    if path.suffix.lower() == exr.SUFFIX or is_jpeg(path):
         return Plan(durations=[0.0])
     if data[8:12] == b"WEBP":
         return Plan(durations=[float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0])

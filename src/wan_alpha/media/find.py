@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wan_alpha.errors import DatasetError, printable
 from wan_alpha.media.animation import is_animation
-from wan_alpha.media.left_out import tell_frames_as_stills, tell_left_out, tell_other_formats
+from wan_alpha.media.left_out import tell_frames_as_stills, tell_left_out, tell_other_formats, tell_pictures_without_alpha
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
 from wan_alpha.media.naming import with_different_names
 from wan_alpha.media.pairs import (
@@ -134,8 +134,7 @@ def _clips_beside(folder: Path, files: list[Path], frames: list[Path]) -> Iterat
         log.warning("%s: a picture of the name of %s is left out as its thumbnail", path, moving[path.stem].name)
     pairs, alone = pair_up([path for path in (*files, *frames) if path not in thumbnails])
     opaque = [path for path in alone if path in stills and not is_half(path.stem) and is_opaque_still(path)]
-    for path in opaque:
-        log.warning("%s: a picture without alpha is left out; add %s_alpha%s, or give it an alpha channel", path, path.stem, path.suffix)
+    tell_pictures_without_alpha(folder, opaque)
     clips = list(one_of_each(pairs, [path for path in alone if path not in opaque]))
     yield from clips
     tell_frames_as_stills(folder, [clip.rgba for clip in clips if clip.rgba in stills])

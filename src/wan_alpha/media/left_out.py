@@ -57,3 +57,14 @@ def tell_other_formats(clips: list[tuple[Path, tuple[Path, ...]]]) -> None:
             chosen.name,
             ", ".join(path.name for path in others),
         )
+
+
+def tell_pictures_without_alpha(folder: Path, pictures: list[Path]) -> None:
+    """Pictures that are no clips, because they have no alpha and no matte beside them."""
+    if not pictures:
+        return
+    first = pictures[0]
+    what, are = (
+        (str(first), "a picture without alpha is") if len(pictures) == 1 else (str(folder), f"{len(pictures)} pictures without alpha are")
+    )
+    log.warning("%s: %s left out; add %s_alpha.png, or an alpha channel (%s)", what, are, first.stem, first.name)

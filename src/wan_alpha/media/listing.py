@@ -8,7 +8,7 @@ from wan_alpha.errors import printable
 from wan_alpha.media.animation import is_animation
 from wan_alpha.media.left_out import OWN_ENDINGS
 from wan_alpha.media.read import MEDIA_SUFFIXES
-from wan_alpha.media.stills import is_sequence, natural_key, still_files
+from wan_alpha.media.stills import is_jpeg, is_sequence, natural_key, still_files
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ def media_files(folder: Path, *, exclude: Path | None = None) -> list[Path]:
 def is_frame_folder(folder: Path) -> bool:
     """Nothing but the numbered frames of one clip (and text)."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    media = [path for path in files if path.is_dir() or path.suffix.lower() in MEDIA_SUFFIXES]
+    media = [path for path in files if path.is_dir() or (path.suffix.lower() in MEDIA_SUFFIXES and not is_jpeg(path))]
     stills = still_files(folder)
-    return len(stills) == len(media) and is_sequence(stills) and not any(is_animation(path) for path in stills)
+    return len(stills) == len(media or stills) and is_sequence(stills) and not any(is_animation(path) for path in stills)
 
 
 def leads_back(folder: Path, above: tuple[Path, ...]) -> bool:

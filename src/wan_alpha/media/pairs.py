@@ -12,7 +12,7 @@ from pathlib import Path
 from wan_alpha.errors import DatasetError
 from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
-from wan_alpha.media.stills import is_opaque_still, natural_key, text_beside
+from wan_alpha.media.stills import JPEG_SUFFIXES, is_jpeg, is_opaque_still, natural_key, still_files, text_beside
 from wan_alpha.media.video import holds_alpha
 
 COLOUR_ENDINGS = ("_rgb", "_fgr")
@@ -20,7 +20,7 @@ MATTE_ENDINGS = ("_alpha", "_pha", "_seg", "_matte", "_mask")
 COLOUR_FOLDERS, MATTE_FOLDERS = (tuple(ending[1:] for ending in endings) for endings in (COLOUR_ENDINGS, MATTE_ENDINGS))
 OPAQUE_SUFFIXES = (".mp4", ".m4v")
 """Containers that hold alpha in few codecs (PNG, FFV1, HEVC's layer): alone, without it, they lack their matte."""
-FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES)
+FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES, *JPEG_SUFFIXES)
 """Folders of frames and files, most faithful first: of one clip in several formats the first is read."""
 PAIR_RANK = FORMATS.index(".webm")
 
@@ -136,9 +136,9 @@ def _format(path: Path) -> str:
 def clip_alone(path: Path) -> FoundClip:
     """A file or a folder of frames without a partner: RGBA, or half a pair where it has no alpha."""
     name = name_of(path)
-    if not path.is_file() or not (_is_opaque_video(path) or is_opaque_still(path)):
+    if not _is_opaque(path):
         return FoundClip(name=name, rgba=path, caption=caption_of(path, name))
-    stem, form = stem_before(name, MATTE_ENDINGS), path.suffix
+    stem, form = stem_before(name, MATTE_ENDINGS), "/" if path.is_dir() else path.suffix
     if stem is not None:
         wanted = f"{stem}_rgb{form}".removeprefix("_") + " (its colour)"
     else:
@@ -154,8 +154,10 @@ def clip_alone(path: Path) -> FoundClip:
     return FoundClip(name=name, rgb=path, problem=problem)
 
 
-def _is_opaque_video(path: Path) -> bool:
-    return path.suffix.lower() in OPAQUE_SUFFIXES and not holds_alpha(path)
+def _is_opaque(path: Path) -> bool:
+    if path.is_dir():
+        return not fault_of(path) and any(is_jpeg(still) for still in still_files(path))
+    return path.is_file() and (is_opaque_still(path) or (path.suffix.lower() in OPAQUE_SUFFIXES and not holds_alpha(path)))
 
 
 def is_half(name: str) -> bool:

@@ -21,7 +21,9 @@ DIVIDED = ("premultiplied", "detect")
 RATE_TOLERANCE = 0.01
 ASPECT_TOLERANCE = 0.01
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
-MEDIA_SUFFIXES = tuple(dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES)))
+MEDIA_SUFFIXES = tuple(
+    dict.fromkeys((*animation.ANIMATION_SUFFIXES, ".exr", *stills.JPEG_SUFFIXES, stills.ARCHIVE_SUFFIX, *VIDEO_SUFFIXES))
+)
 
 
 @dataclass(frozen=True, kw_only=True)

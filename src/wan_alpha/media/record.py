@@ -13,7 +13,7 @@ from wan_alpha.media import exr
 from wan_alpha.media.animation import FORMATS
 from wan_alpha.media.clip import COMMENT_TAG, RECORD_KEY, image_errors, media_errors
 from wan_alpha.media.read import VIDEO_SUFFIXES
-from wan_alpha.media.stills import ARCHIVE_SUFFIX, read_bytes, still_series
+from wan_alpha.media.stills import ARCHIVE_SUFFIX, is_jpeg, read_bytes, still_series
 from wan_alpha.media.timeline import open_video
 
 NEEDED = {"prompt", "seed"}
@@ -43,6 +43,8 @@ def _text(path: Path) -> str | None:
 def _picture_text(path: Path, data: bytes) -> str | None:
     if path.suffix.lower() == exr.SUFFIX:
         return exr.comments(path, data)
+    if is_jpeg(path):
+        return None
     with image_errors(path), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.format == "WEBP":
             return image.getexif().get(ExifTags.Base.ImageDescription)

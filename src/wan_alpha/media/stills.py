@@ -1,7 +1,9 @@
-"""Series of stills: folders and zips of PNG, WebP or EXR, 8 or 16 bits. PNG of 16 bits goes through PyAV, because Pillow truncates it."""
+"""Series of stills: folders and zips of PNG, WebP, EXR or JPEG. PNG of 16 bits goes through PyAV, because Pillow truncates it."""
 
 import io
+import logging
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +23,12 @@ from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.transfer import Transfer
 
-STILL_SUFFIXES = (".png", ".webp", ".exr")
+log = logging.getLogger(__name__)
+
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+"""Halves of pairs: they hold no alpha."""
+STILL_SUFFIXES = (".png", ".webp", ".exr", *JPEG_SUFFIXES)
+PICTURE_FORMATS = ("PNG", "WEBP", "JPEG")
 ARCHIVE_SUFFIX = ".zip"
 MAX_STILL_BYTES = 2**30
 
@@ -45,11 +52,19 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
 
 
 def still_files(folder: Path) -> list[Path]:
-    """The still images of a folder in natural order."""
+    """The still images of a folder in natural order; JPEG only where there are no others, beside which it is a thumbnail."""
     files = [
         path for path in folder.iterdir() if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and not path.name.startswith(".")
     ]
-    return sorted(files, key=natural_key)
+    return sorted(_without_thumbnails(files), key=natural_key)
+
+
+def _without_thumbnails(files: list[Path]) -> list[Path]:
+    return [path for path in files if not is_jpeg(path)] or files
+
+
+def is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in JPEG_SUFFIXES
 
 
 def is_sequence(stills: list[Path]) -> bool:
@@ -86,10 +101,12 @@ def text_beside(folder: Path, stem: str, ending: str) -> Path | None:
 
 def is_opaque_still(path: Path) -> bool:
     """Whether a file is one picture without alpha, from its header. False where it cannot be read (reading it says why)."""
+    if is_jpeg(path):
+        return True
     if path.suffix.lower() not in STILL_SUFFIXES or path.suffix.lower() == exr.SUFFIX:
         return False
     try:
-        with image_errors(path), Image.open(path, formats=("PNG", "WEBP")) as image:
+        with image_errors(path), Image.open(path, formats=PICTURE_FORMATS) as image:
             return not image.has_transparency_data and not getattr(image, "is_animated", False)
     except MediaError:
         return False
@@ -111,7 +128,8 @@ def still_series(path: Path) -> Iterator[list[Still]]:
         if len(folders) > 1:
             raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
         stills = [Still(path=path / entry.filename, read=partial(_read_entry, path, archive, entry)) for entry in entries]
-        yield _some(path, sorted(stills, key=lambda still: natural_key(still.path)))
+        frames = set(_without_thumbnails([still.path for still in stills]))
+        yield _some(path, sorted((still for still in stills if still.path in frames), key=lambda still: natural_key(still.path)))
 
 
 def _some(path: Path, stills: list[Still]) -> list[Still]:
@@ -155,11 +173,23 @@ def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") 
     with image_errors(still.path):
         if is_16_bit_png(data):
             return read_16_bit_png(still.path, data, bits=bits)
-        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+        with _notes_logged(still.path), Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             check_size(still.path, width=image.width, height=image.height)
+            if image.mode == "CMYK":
+                raise MediaError(still.path, got="the inks of a print (CMYK)", expected="RGB or grey", do="export the picture as sRGB")
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 return split_channels(ImageOps.exif_transpose(image))
             return split_channels(image)
+
+
+@contextmanager
+def _notes_logged(path: Path) -> Iterator[None]:
+    """What Pillow warns of in notes beside the pixels (EXIF that is cut off, a second picture that is none) is a line of the log."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for text in sorted({str(warning.message).strip() for warning in told}):
+        log.warning("%s: its notes are damaged, its orientation may be lost: %s", path, " ".join(text.split()))
 
 
 def read_bytes(path: Path) -> bytes:
