@@ -21,7 +21,7 @@ from importlib import import_module
 from wan_alpha import __version__, config, console, recipes
 from wan_alpha.config.common import VerbConfig
 from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean
-from wan_alpha.geometry import ClipSize
+from wan_alpha.geometry import PIXEL_MULTIPLE, ClipSize
 from wan_alpha.malloc import ask_for_huge_pages
 from wan_alpha.run_record import config_as_json
 
@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.say(traceback.format_exc())
         cure = "; check the path, its permissions and the free space" if isinstance(error, OSError) else ""
         console.say(f"error: {error}{cure}")
+        return USAGE_EXIT
+    except MemoryError as error:
+        console.say(f"error: out of memory ({error or 'no more is said'}); ask for a smaller size, or use fewer --num_workers")
         return USAGE_EXIT
     except KeyboardInterrupt:
         console.say("interrupted")
@@ -217,8 +220,9 @@ def _one_line(boxed: str) -> str:
 
 def _check_size(resolved: VerbConfig) -> None:
     """A size that no stage can use stops here, before seconds of imports."""
-    if hasattr(resolved, "num_frames") and hasattr(resolved, "height"):
-        ClipSize(num_frames=resolved.num_frames, height=resolved.height, width=resolved.width)  # type: ignore[attr-defined]
+    if hasattr(resolved, "num_frames"):
+        height, width = (getattr(resolved, side, PIXEL_MULTIPLE) for side in ("height", "width"))
+        ClipSize(num_frames=resolved.num_frames, height=height, width=width)
 
 
 def _configure_console(level: int) -> None:

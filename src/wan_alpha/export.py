@@ -191,8 +191,6 @@ def _check(config: ExportConfig) -> None:
         able = [name for name, spec in FORMATS.items() if config.alpha_mode in spec.alpha_modes]
         got, do = f"{config.alpha_mode} with {' '.join(straight)}", f"use --formats {' '.join(able)}"
         raise UsageError("--alpha_mode", got=got, expected="straight, which these formats are by definition", do=do)
-    if config.webp_quality is not None and config.webp_quality > 100:
-        raise UsageError("--webp_quality", got=config.webp_quality, expected="0 to 100")
     background = config.preview_background
     if background != "checkerboard" and not COLOUR.fullmatch(BACKGROUNDS.get(background, background)):
         raise UsageError("--preview_background", got=background, expected="checkerboard, black, white or a colour as #RRGGBB")

@@ -10,6 +10,7 @@ The temporal and spatial factors are those of the Wan2.1 VAE (reference.md, sect
 from dataclasses import dataclass
 
 from wan_alpha.errors import UsageError
+from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
 
 TEMPORAL_FACTOR = 4
 SPATIAL_FACTOR = 8
@@ -19,7 +20,7 @@ PIXEL_MULTIPLE = SPATIAL_FACTOR * PATCH
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSize:
-    """Size of a clip in pixels and frames: T = 4n+1, H and W multiples of 16; anything else raises UsageError."""
+    """Size of a clip in pixels and frames: T = 4n+1, H and W multiples of 16, no larger than a clip that can be read; else UsageError."""
 
     num_frames: int
     height: int
@@ -37,6 +38,19 @@ class ClipSize:
                 raise UsageError(
                     name, got=value, expected=f"a multiple of {PIXEL_MULTIPLE}", do=_nearest(f"--{name}", lower, lower + PIXEL_MULTIPLE)
                 )
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        for name, most in (("num_frames", MAX_FRAMES), ("height", MAX_SIDE), ("width", MAX_SIDE)):
+            if getattr(self, name) > most:
+                raise UsageError(f"--{name}", got=getattr(self, name), expected=f"at most {most}")
+        pixels = self.height * self.width
+        if pixels > MAX_PIXELS:
+            got, expected = f"{self.height} x {self.width}", f"at most {MAX_PIXELS >> 20} million pixels"
+            raise UsageError("--height and --width", got=got, expected=expected, do="make one of them smaller")
+        if self.num_frames * pixels * 4 > MAX_BYTES:
+            got, expected = f"{self.num_frames} frames of {self.width}x{self.height}", f"at most {MAX_BYTES >> 30} GiB as 8-bit RGBA"
+            raise UsageError("--num_frames", got=got, expected=expected, do="ask for fewer or smaller frames")
 
     @property
     def latent_frames(self) -> int:

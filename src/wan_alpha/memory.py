@@ -28,12 +28,17 @@ def out_of_memory_named(config: StageConfig, *, during: Moment = "working") -> I
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _explained(config, during) from error
-    except RuntimeError as error:
-        if not any(message in str(error) for message in ALLOCATOR_MESSAGES):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise _explained(config, during) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is an allocation that failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATOR_MESSAGES)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 from wan_alpha import __version__
 from wan_alpha.clip_sheet import MAX_ROWS, draw_sheet
 from wan_alpha.config import PrepareConfig
-from wan_alpha.data.conform import at_rate, at_size, fixed_windows, scene_windows
+from wan_alpha.data.conform import at_rate, at_size, fixed_windows, frames_at, scaled_size, scene_windows
 from wan_alpha.data.manifest import TABLE_SUFFIXES
 from wan_alpha.data.sources import Source, procedural_sources
 from wan_alpha.data.work import WorkFolder, key_of, work_folder
@@ -39,7 +39,7 @@ from wan_alpha.findings.finding import Finding
 from wan_alpha.findings.frame import scene_cuts
 from wan_alpha.findings.repair import ORDER, repair
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.clip import RgbaClip, check_size
 from wan_alpha.media.find import FoundClip
 from wan_alpha.media.left_out import DATASET_SHEET
 from wan_alpha.media.timeline import constant_rate
@@ -156,6 +156,17 @@ def _make(task: _Task) -> _Made:
         return _finished(task) or _make_now(task)
     except (DatasetError, MediaError) as error:
         return _Made(source=task.source, problem=error)
+    except (MemoryError, RuntimeError) as error:
+        from wan_alpha.memory import is_out_of_memory  # torch, which most runs do without
+
+        if not is_out_of_memory(error):
+            raise
+        return _Made(source=task.source, problem=_out_of_memory(task.source, error))
+
+
+def _out_of_memory(source: Source, error: Exception) -> MediaError:
+    do = "use a smaller --height and --width or a lower --fps, where they are changed, or fewer --num_workers"
+    return MediaError(source.origin()[0], got=f"out of memory ({error})", expected="a clip that fits into the memory there is", do=do)
 
 
 def _key(task: _Task) -> str:
@@ -236,6 +247,7 @@ def _pieces(clip: RgbaClip, source: Source, config: PrepareConfig) -> Iterator[t
     changes = [*evened]
     if config.rate != "keep" and clip.fps != config.fps:
         changes.append(f"rate: {clip.fps:g} to {config.fps:g} frames per second, {config.rate}")
+        _check_size(clip, source, num_frames=frames_at(clip, fps=config.fps), do="use a lower --fps")
         clip = at_rate(clip, fps=config.fps, kind=config.rate)
     windows = {
         "whole": lambda: [(0, clip.num_frames)],
@@ -244,11 +256,20 @@ def _pieces(clip: RgbaClip, source: Source, config: PrepareConfig) -> Iterator[t
     }[config.windows]()
     if config.resize != "keep" and (clip.height, clip.width) != (config.height, config.width):
         changes.append(f"size: {clip.width}x{clip.height} to {config.width}x{config.height}, {config.resize}")
+        height, width = scaled_size(clip, height=config.height, width=config.width, fill=config.resize)
+        for scaled in ((height, width), (config.height, config.width)):
+            _check_size(clip, source, height=scaled[0], width=scaled[1], do="use a smaller --height and --width, or another --resize")
         clip = at_size(clip, height=config.height, width=config.width, fill=config.resize)
     for start, end in windows:
         window = (f"frames {start} to {end - 1} of {clip.num_frames}",) if end - start < clip.num_frames else ()
         piece = replace(clip, rgb=clip.rgb[start:end], alpha=clip.alpha[start:end])
         yield start, piece, (*changes, *window)
+
+
+def _check_size(clip: RgbaClip, source: Source, *, do: str, **changed: int) -> None:
+    """MediaError where the clip with a CHANGED num_frames, height or width would be larger than one that can be read."""
+    size = {"num_frames": clip.num_frames, "height": clip.height, "width": clip.width, **changed}
+    check_size(Path(source.origin()[0]), **size, do=do)
 
 
 def _report(clip: RgbaClip, *, name: str, prompt: str, source: Source, start: int, changes: tuple[str, ...], error: ReadBack) -> ClipReport:

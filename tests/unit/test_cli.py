@@ -176,6 +176,9 @@ def test_tuples(capsys: pytest.CaptureFixture[str]) -> None:
         (["cache", "--num_frames", "15"], ["num_frames: got 15, expected 4n+1; use --num_frames 13 or 17"]),
         (["cache", "--dry_run", "--width", "100"], ["width: got 100, expected a multiple of 16; use --width 96 or 112"]),
         (["train-vae", "--rgba_mode"], ["unknown flag --rgba_mode"]),
+        (["prepare", "--height", "100000"], ["--height: got 100000, expected at most 16384"]),
+        (["doctor", "--num_frames", "6"], ["num_frames: got 6, expected 4n+1"]),
+        (["generate", "--num_frames", "1000001"], ["--num_frames: got 1000001, expected at most 100000"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -204,6 +207,13 @@ def test_errors_of_a_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert capsys.readouterr().err == "error: clip.mov: got 15 frames, expected 17\n"
     assert run_stage(monkeypatch, raising(error), "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(monkeypatch, raising(MemoryError("Unable to allocate 4.00 TiB"))) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory (Unable to allocate 4.00 TiB); ask for")
+    assert err.count("\n") == 1
 
 
 def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,30 @@ def test_seeds_are_those_that_generators_take() -> None:
         config.GenerateConfig(seed=2**64)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "least", "most"),
+    [
+        (config.PrepareConfig, "synthetic", 0, 1_000_000),
+        (config.PrepareConfig, "num_workers", 0, 1024),
+        (config.DoctorConfig, "caption_retries", 0, 1000),
+        (config.DoctorConfig, "caption_timeout_s", 0.001, 100_000.0),
+        (config.GenerateConfig, "num_inference_steps", 0, 10_000),
+        (config.GenerateConfig, "max_sequence_length", 1, 65_536),
+        (config.ExportConfig, "webp_quality", 0, 100),
+        (config.PreviewConfig, "frames", 1, 1000),
+        (config.PreviewConfig, "max_rows", 1, 1000),
+        (config.PreviewConfig, "max_side", 16, 16384),
+    ],
+)
+def test_counts_and_sizes_are_within_reason(kind: type, name: str, least: float, most: float) -> None:
+    for number in (least, most):
+        assert getattr(kind(**{name: number}), name) == number
+    with pytest.raises(UsageError, match=f"--{name}: got .*, expected at most {most:.0f}"):
+        kind(**{name: most + 1})
+    with pytest.raises(UsageError, match=f"--{name}: got -.*, expected (at least|above) "):
+        kind(**{name: -most})
+
+
 def test_importing_the_configs_and_recipes_needs_no_torch() -> None:
     modules = "wan_alpha.config, wan_alpha.geometry, wan_alpha.recipes, wan_alpha.run_record"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

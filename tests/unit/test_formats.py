@@ -143,7 +143,7 @@ def test_16_bit_source_gives_16_bit_frames(tmp_path):
     ("settings", "message"),
     [
         ({"alpha_mode": "premultiplied"}, r"--alpha_mode: got premultiplied with png webp.*--formats prores ffv1 pair exr"),
-        ({"webp_quality": 101}, "0 to 100"),
+        ({"webp_quality": 101}, "--webp_quality: got 101, expected at most 100"),
         ({"preview_background": "#12345"}, "#RRGGBB"),
     ],
 )

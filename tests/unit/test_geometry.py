@@ -31,6 +31,10 @@ def test_shapes(num_frames: int, height: int, width: int, latent_shape: tuple[in
         ({"height": 100}, "height: got 100, expected a multiple of 16; use --height 96 or 112"),
         ({"width": 8}, "width: got 8, expected a multiple of 16; use --width 16 or 32"),
         ({"width": 0}, "width: got 0"),
+        ({"height": 100_000}, "--height: got 100000, expected at most 16384"),
+        ({"num_frames": 100_001}, "--num_frames: got 100001, expected at most 100000"),
+        ({"height": 16384, "width": 8192}, "--height and --width: got 16384 x 8192, expected at most 64 million pixels"),
+        ({"height": 2048, "width": 2048, "num_frames": 513}, "got 513 frames of 2048x2048, expected at most 8 GiB as 8-bit RGBA"),
     ],
 )
 def test_illegal_sizes_name_the_nearest_legal_ones(change: dict[str, int], message: str) -> None:

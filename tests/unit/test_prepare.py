@@ -306,6 +306,31 @@ def test_settings_that_cannot_work(tmp_path):
     assert clean(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"rate": "blend", "fps": 10_000.0, "resize": "keep"},
+            "got 2500 frames of 4096x16, expected at most .* GiB.*; use a lower --fps",
+        ),
+        ({"resize": "crop"}, "got 3 frames of 2097152x8192, expected sides of 1 to 16384 pixels; use a smaller --height and --width"),
+        ({"resize": "pad", "height": 512, "width": 512}, "out of memory .*more than there is.*; use a smaller --height and --width"),
+    ],
+)
+def test_copies_too_large_for_any_machine(tmp_path, monkeypatch, settings, message):
+    """Small sources, large copies: the clip is named, as for other faults."""
+    monkeypatch.setattr("wan_alpha.media.clip.MAX_BYTES", 2**28)
+    write_webp(noise(width=4096), tmp_path / "in" / "wide.webp")
+
+    def resize(*arrays: object, **size: int) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate more than there is")
+
+    monkeypatch.setattr("wan_alpha.data.clips.resize", resize)
+    with pytest.raises(MediaError, match=f"wide.*{message}"):
+        run(tmp_path, **{"height": 8192, "width": 8192, **settings})
+    assert clean(tmp_path)
+
+
 def test_procedural_clips_beside_a_source(tmp_path):
     write_webp(noise(), tmp_path / "in" / "a.webp")
     report = run(tmp_path, synthetic=2, num_frames=5, height=32, width=32)

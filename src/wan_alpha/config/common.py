@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from wan_alpha.errors import UsageError
+from wan_alpha.limits import MAX_SIDE
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -18,22 +19,26 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "save_every_steps", "save_every_epochs", "dataset_repeat"), (1, NO_END)),
     **dict.fromkeys(("validate_every_steps", "log_every_steps", "keep_states"), (1, NO_END)),
     **dict.fromkeys(("num_epochs", "max_steps", "draws", "dora_rank", "decoder_lora_rank"), (1, NO_END)),
-    **dict.fromkeys(("max_clips", "max_sequence_length", "clips_per_shard"), (1, NO_END)),
+    **dict.fromkeys(("max_clips", "clips_per_shard"), (1, NO_END)),
+    "max_sequence_length": (1, 65_536),
     **dict.fromkeys(("validation_clips", "preview_every_steps", "preview_clips"), (1, NO_END)),
     "seed": (0, MAX_SEED),
-    **dict.fromkeys(("num_workers", "warmup_steps", "synthetic", "num_inference_steps"), (0, NO_END)),
+    "warmup_steps": (0, NO_END),
+    "num_workers": (0, 1024),
+    "num_inference_steps": (0, 10_000),
+    "synthetic": (0, 1_000_000),
     **dict.fromkeys(("weight_decay", "noise_shift", "hard_threshold", "caption_dropout", "bidirectional_weight"), (0.0, NO_END)),
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), (ABOVE_ZERO, NO_END)),
-    "caption_retries": (0, NO_END),
-    "caption_timeout_s": (ABOVE_ZERO, NO_END),
+    "caption_retries": (0, 1000),
+    "caption_timeout_s": (ABOVE_ZERO, 100_000.0),
     "fps": (0.01, 10_000.0),
     "rank": (1, NO_END),
     "max_residual": (0.0, NO_END),
     "max_shard_gib": (ABOVE_ZERO, NO_END),
     "max_scale": (1.0, NO_END),
-    **dict.fromkeys(("frames", "max_rows"), (1, NO_END)),
-    "max_side": (16, NO_END),
-    "webp_quality": (0, NO_END),
+    **dict.fromkeys(("frames", "max_rows"), (1, 1000)),
+    "max_side": (16, MAX_SIDE),
+    "webp_quality": (0, 100),
 }
 """Smallest and largest value of settings that a number can make meaningless, or too much for a machine; None is always allowed where the
 type allows it."""

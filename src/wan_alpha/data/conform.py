@@ -1,6 +1,7 @@
 """Clips at one rate, one size, one length. Everything is blended in premultiplied float32, so that hidden colour stays hidden."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -12,7 +13,18 @@ from wan_alpha.media.clip import RgbaClip
 
 Rate = Literal["nearest", "blend"]
 Fill = Literal["crop", "pad"]
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE, PIXELS_AT_ONCE = 16, 2**25
+
+
+def frames_at(clip: RgbaClip, *, fps: float) -> int:
+    """Frames of the clip at another rate."""
+    return max(1, round(clip.num_frames * fps / clip.fps))
+
+
+def scaled_size(clip: RgbaClip, *, height: int, width: int, fill: Fill) -> tuple[int, int]:
+    """(height, width) to which the clip is scaled: crop covers height x width with it, pad fits it in."""
+    scale = (max if fill == "crop" else min)(height / clip.height, width / clip.width)
+    return max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
 
 
 def at_rate(clip: RgbaClip, *, fps: float, kind: Rate) -> RgbaClip:
@@ -20,7 +32,7 @@ def at_rate(clip: RgbaClip, *, fps: float, kind: Rate) -> RgbaClip:
 
     Frame i shows the moment i / fps: the nearest frame, or the two around it blended.
     """
-    count = max(1, round(clip.num_frames * fps / clip.fps))
+    count = frames_at(clip, fps=fps)
     moments = np.minimum(np.arange(count) * clip.fps / fps, clip.num_frames - 1)
     if kind == "nearest":
         chosen = np.ceil(moments - 0.5).astype(int)
@@ -54,11 +66,12 @@ def _resized(clip: RgbaClip, height: int, width: int, fill: Fill) -> Iterator[tu
     from wan_alpha.data.clips import fit, resize, to_tensors  # torch, which most runs of prepare do without
     from wan_alpha.rgba import to_uint8
 
-    scale = min(height / clip.height, width / clip.width)
-    inner = max(1, round(clip.height * scale)), max(1, round(clip.width * scale))
+    inner = scaled_size(clip, height=height, width=width, fill=fill)
     size = ClipSize(num_frames=1, height=height, width=width)
-    for start in range(0, clip.num_frames, FRAMES_AT_ONCE):
-        part = slice(start, start + FRAMES_AT_ONCE)
+    largest = max(math.prod(frame) for frame in ((clip.height, clip.width), inner, (height, width)))
+    step = max(1, min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // largest))
+    for start in range(0, clip.num_frames, step):
+        part = slice(start, start + step)
         rgb, alpha = to_tensors(RgbaClip(rgb=clip.rgb[part], alpha=clip.alpha[part], fps=clip.fps))
         if fill == "crop":
             rgb, alpha = fit(rgb, alpha, size=size, crop="centre", augment=None, rng=np.random.default_rng(0))

@@ -23,7 +23,8 @@ from wan_alpha.data.synthetic import render_subject, sample_transparent_scene, t
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, MediaError, did_you_mean, printable
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.clip import MAX_FRAMES, RgbaClip, media_errors
+from wan_alpha.limits import MAX_FRAMES
+from wan_alpha.media.clip import RgbaClip, media_errors
 from wan_alpha.media.find import FoundClip, checked, find_clips
 from wan_alpha.media.listing import media_files
 from wan_alpha.media.naming import with_different_names

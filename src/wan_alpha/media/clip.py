@@ -16,6 +16,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from wan_alpha.errors import MediaError
+from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
 
 Bits = Literal[8, 16]
 ALPHA_TAG = "wan_alpha_mode"
@@ -25,11 +26,6 @@ RECORD_KEY, COMMENT_TAG = "wan_alpha", "comment"
 Colour = UInt8[np.ndarray, "T H W 3"] | UInt16[np.ndarray, "T H W 3"]
 Matte = UInt8[np.ndarray, "T H W"] | UInt16[np.ndarray, "T H W"]
 
-# A header may claim anything: what it claims is held against these before memory is taken.
-MAX_SIDE = 16384
-MAX_PIXELS = 64 * 2**20
-MAX_FRAMES = 100_000
-MAX_BYTES = 8 * 2**30
 CODEC_ERRORS = (
     av.FFmpegError,
     OSError,
@@ -129,17 +125,18 @@ def change_bits(levels: np.ndarray, bits: Bits) -> np.ndarray:
     return levels if bits == 16 else ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def check_size(path: Path, *, width: int, height: int, num_frames: int = 1) -> None:
-    """Refuse absurd sizes before memory is taken for them: MAX_SIDE, MAX_PIXELS of a frame, MAX_FRAMES, MAX_BYTES of the clip."""
+def check_size(path: Path, *, width: int, height: int, num_frames: int = 1, do: str = "") -> None:
+    """Refuse absurd sizes before memory is taken for them, whatever a header claims: MAX_SIDE, MAX_PIXELS of a frame, MAX_FRAMES,
+    MAX_BYTES of the clip. DO: what helps, where it is not the clip itself that has to be made smaller."""
     size = f"{num_frames} frames of {width}x{height}"
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise MediaError(path, got=size, expected=f"sides of 1 to {MAX_SIDE} pixels", do="resize the clip first")
+        raise MediaError(path, got=size, expected=f"sides of 1 to {MAX_SIDE} pixels", do=do or "resize the clip first")
     if width * height > MAX_PIXELS:
-        raise MediaError(path, got=size, expected=f"at most {MAX_PIXELS >> 20} million pixels a frame", do="resize the clip first")
+        raise MediaError(path, got=size, expected=f"at most {MAX_PIXELS >> 20} million pixels a frame", do=do or "resize the clip first")
     if num_frames > MAX_FRAMES:
-        raise MediaError(path, got=size, expected=f"at most {MAX_FRAMES} frames", do="cut the clip into parts")
+        raise MediaError(path, got=size, expected=f"at most {MAX_FRAMES} frames", do=do or "cut the clip into parts")
     if num_frames * width * height * 4 > MAX_BYTES:
-        raise MediaError(path, got=size, expected=f"at most {MAX_BYTES >> 30} GiB as 8-bit RGBA", do="cut the clip into parts")
+        raise MediaError(path, got=size, expected=f"at most {MAX_BYTES >> 30} GiB as 8-bit RGBA", do=do or "cut the clip into parts")
 
 
 def codec_threads(*, width: int, height: int) -> int:
