@@ -1,14 +1,16 @@
-"""Animated PNG of 16 bits, from files made chunk by chunk: levels, places, what pictures leave behind, damage."""
+"""Animated PNG of 8 and 16 bits, from files made chunk by chunk: levels, places, what pictures leave behind, damage."""
 
 import struct
 import zlib
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from wan_alpha.errors import MediaError
+from wan_alpha.media.clip import change_bits
 from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
 
 NONE, BACKGROUND, PREVIOUS = 0, 1, 2
@@ -65,16 +67,18 @@ def plain(value: tuple[int, ...], height: int = 6, width: int = 8) -> np.ndarray
 
 
 @pytest.mark.parametrize("blend", [SOURCE, OVER])
-def test_every_bit_comes_back(tmp_path, blend):
-    """Over what a picture before it has cleared, both blends are the picture itself."""
-    images = noise(3)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_every_bit_comes_back(tmp_path, blend, bits):
+    """Over what a picture before it has cleared, both blends are the picture itself. (Pillow's OVER squares translucent alpha.)"""
+    images = change_bits(noise(3), bits)
     images[..., 3] = np.maximum(images[..., 3], 1)
     path = apng(tmp_path / "a.png", [{"image": image, "blend": blend, "dispose": BACKGROUND} for image in images], size=(6, 8))
     clip = read_rgba(path, bits=16)
+    assert clip.bits == bits
     assert np.array_equal(clip.rgba(), images)
     assert (clip.fps, count_frames(path)) == (20, 3)
     assert np.array_equal(read_rgba(path, bits=16, start=1, count=2).rgba(), images[1:])
-    assert np.array_equal(read_rgba(path).rgba(), np.round(images / 257).astype(np.uint8)), "rounded, not cut"
+    assert np.array_equal(read_rgba(path).rgba(), np.rint(images / (257 if bits == 16 else 1))), "rounded, not cut"
 
 
 def test_what_pictures_leave_behind(tmp_path):
@@ -113,8 +117,8 @@ def test_taking_back_the_first_picture_leaves_nothing(tmp_path):
     assert second.reshape(-1, 4)[1:].max() == 0
 
 
-def test_same_composition_as_pillow_at_8_bits(tmp_path):
-    """Random places and ways, in levels that 8 bits hold exactly, whole or no alpha: Pillow composes the 8-bit file alike."""
+def test_same_composition_as_ffmpeg(tmp_path):
+    """Random places and ways, in levels that 8 bits hold exactly, whole or no alpha."""
     rng = np.random.default_rng(5)
     pictures = []
     for index in range(12):
@@ -126,7 +130,10 @@ def test_same_composition_as_pillow_at_8_bits(tmp_path):
         pictures.append({"image": image, "at": at, "dispose": int(rng.integers(3)), "blend": int(rng.integers(2))})
     shallow = apng(tmp_path / "8.png", pictures, size=(6, 8))
     deep = apng(tmp_path / "16.png", [{**p, "image": p["image"] * np.uint16(257)} for p in pictures], size=(6, 8))
-    assert np.array_equal(read_rgba(deep).rgba(), read_rgba(shallow).rgba())
+    with av.open(str(shallow), format="apng") as container:
+        composed = np.stack([frame.to_ndarray(format="rgba") for frame in container.decode(video=0)])
+    for path in (deep, shallow):
+        assert np.array_equal(read_rgba(path).rgba(), composed)
 
 
 def test_a_still_before_the_animation_is_not_part_of_it(tmp_path):

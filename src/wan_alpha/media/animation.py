@@ -1,4 +1,4 @@
-"""Animated WebP, PNG and GIF through Pillow (PNG of 16 bits: apng.py).
+"""Animated WebP and GIF through Pillow, and PNG (apng.py).
 
 Times come from the headers; of a WebP only the window asked for is decoded.
 """
@@ -15,26 +15,16 @@ from PIL import Image
 from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
 from wan_alpha.media.alpha_mode import AlphaMode
-from wan_alpha.media.apng import deep_frames, read_apng
+from wan_alpha.media.apng import apng_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.png import PNG_SIGNATURE
-from wan_alpha.media.stills import Still, is_16_bit_png, is_jpeg, read_bytes, read_still, split_channels
+from wan_alpha.media.stills import Still, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
 FORMATS = ("WEBP", "PNG", "GIF")
 NO_BLEND, WEBP_ANIMATED = 0b10, 0b10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What the headers of an animation say of its stored pictures; a still is one picture of 0 ms."""
-
-    durations: list[float]
-    """Milliseconds."""
-    skipped: int = 0
-    """Pictures before the animation begins: an animated PNG may carry a still that is not part of it."""
 
 
 def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> Decoded:
@@ -44,22 +34,24 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     """
     data = read_bytes(path)
     with image_errors(path):
-        plan = _plan(path, data)
-    order, fps = _shown(path, plan)
+        durations = _durations(path, data)
+    order, fps = _shown(path, durations)
     chosen = order[start : None if count is None else start + count]
     if not chosen:
         raise MediaError(path, got=f"{len(order)} frames", expected=f"more than {start}")
-    if len(plan.durations) == 1:
+    if len(durations) == 1:
         pictures = [read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)]
     else:
         with image_errors(path):
-            pictures = list(_pictures(path, data, plan, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
+            pictures = list(_pictures(path, data, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
+    if len({rgb.shape for rgb, _ in pictures}) > 1:
+        raise MediaError(path, got="pictures of different sizes", expected="one size", do="export the file again")
     shown = [pictures[i - chosen[0]] for i in chosen]
     opaque = (1 << (8 * shown[0][0].itemsize)) - 1
     # In a GIF single frames may be opaque.
     masks = [np.full(rgb.shape[:2], opaque, rgb.dtype) if alpha is None else alpha for rgb, alpha in shown]
     has_alpha = any(alpha is not None for _, alpha in shown)
-    times = uneven_times(plan.durations) if len(order) == len(plan.durations) else None
+    times = uneven_times(durations) if len(order) == len(durations) else None
     if times is not None:
         times = tuple(times[i] - times[chosen[0]] for i in chosen)
     return Decoded(
@@ -84,8 +76,8 @@ def stated_animation_rate(path: Path) -> float | None:
 def _header(path: Path) -> tuple[list[int], float | None]:
     data = read_bytes(path)
     with image_errors(path):
-        plan = _plan(path, data)
-    return _shown(path, plan)
+        durations = _durations(path, data)
+    return _shown(path, durations)
 
 
 def is_animation(path: Path) -> bool:
@@ -110,38 +102,37 @@ def _may_move(path: Path) -> bool:
         return chunk[4:] == b"acTL"
 
 
-def _shown(path: Path, plan: Plan) -> tuple[list[int], float | None]:
+def _shown(path: Path, durations: list[float]) -> tuple[list[int], float | None]:
     """Which stored picture every frame shows, and the rate."""
-    repeats, fps = timing(plan.durations)
+    repeats, fps = timing(durations)
     check_size(path, width=1, height=1, num_frames=sum(repeats))
     return [i for i, times in enumerate(repeats) for _ in range(times)], fps
 
 
-def _plan(path: Path, data: bytes) -> Plan:
+def _durations(path: Path, data: bytes) -> list[float]:
+    """Milliseconds that each stored picture is shown, from the headers; a still is one picture of 0 ms."""
     if path.suffix.lower() == exr.SUFFIX or is_jpeg(path):
-        return Plan(durations=[0.0])
+        return [0.0]
     if data[8:12] == b"WEBP":
-        return Plan(durations=[float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0])
+        return [float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0]
     if data.startswith(PNG_SIGNATURE):
-        apng = read_apng(data)
-        durations = [picture.duration_ms for picture in apng.pictures]
-        return Plan(durations=durations, skipped=apng.skipped) if len(durations) > 1 else Plan(durations=[0.0])
+        durations = [picture.duration_ms for picture in read_apng(data).pictures]
+        return durations if len(durations) > 1 else [0.0]
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         check_size(path, width=image.width, height=image.height)
         durations = []
         for index in range(getattr(image, "n_frames", 1)):
             image.seek(index)
             durations.append(float(image.info.get("duration") or 0))
-        return Plan(durations=durations)
+        return durations
 
 
-def _pictures(
-    path: Path, data: bytes, plan: Plan, *, first: int, last: int, frames: int, bits: Bits
-) -> Iterator[tuple[Rgb, Levels | None]]:
+def _pictures(path: Path, data: bytes, *, first: int, last: int, frames: int, bits: Bits) -> Iterator[tuple[Rgb, Levels | None]]:
     """Stored pictures FIRST to LAST, composed as the format wants it."""
-    if is_16_bit_png(data):
-        for rgb, alpha in deep_frames(path, data, first=first, last=last):
-            yield change_bits(rgb, bits), None if alpha is None else change_bits(alpha, bits)
+    if data.startswith(PNG_SIGNATURE):
+        for rgb, alpha in apng_frames(path, data, first=first, last=last, frames=frames):
+            depth: Bits = 8 if rgb.dtype == np.uint8 else bits
+            yield change_bits(rgb, depth), None if alpha is None else change_bits(alpha, depth)
         return
     begin = 0
     if data[8:12] == b"WEBP":
@@ -149,10 +140,10 @@ def _pictures(
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         check_size(path, width=image.width, height=image.height, num_frames=frames)
         stored = getattr(image, "n_frames", 1)
-        if stored <= last - begin + plan.skipped:
-            raise MediaError(path, got=f"{stored} pictures", expected=f"{last - begin + 1 + plan.skipped} (its header)")
+        if stored <= last - begin:
+            raise MediaError(path, got=f"{stored} pictures", expected=f"{last - begin + 1} (its header)")
         for index in range(begin, last + 1):
-            image.seek(index - begin + plan.skipped)
+            image.seek(index - begin)
             picture = split_channels(image) if index >= first else None
             if picture is not None:
                 yield picture

@@ -13,7 +13,7 @@ from typing import Literal
 import av
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wan_alpha.errors import MediaError
 from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
@@ -38,6 +38,7 @@ CODEC_ERRORS = (
     zipfile.BadZipFile,
     RuntimeError,  # zipfile's word for an encrypted entry, OpenEXR's for everything
     MemoryError,
+    AssertionError,  # Pillow's word for a palette image without its palette
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -157,12 +158,15 @@ def media_errors(path: Path, *, doing: str = "read") -> Iterator[None]:
 
 @contextmanager
 def image_errors(path: Path) -> Iterator[None]:
-    """media_errors, with Pillow's warning about decompression bombs as an error too."""
+    """media_errors, with Pillow's warning about decompression bombs as an error too, and without those about broken EXIF."""
     with media_errors(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own words name an address in memory
+        return "no picture of a known format"
     text = getattr(error, "strerror", None) or str(error) or "no message"
     return str(text)[:160]

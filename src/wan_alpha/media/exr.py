@@ -9,7 +9,7 @@ import numpy as np
 from wan_alpha.errors import MediaError, UsageError, WanAlphaError
 from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import ALPHA_TAG, Bits, RgbaClip, check_size, media_errors
+from wan_alpha.media.clip import ALPHA_TAG, MAX_PIXELS, Bits, RgbaClip, check_size, media_errors
 from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.transfer import Transfer, linear_to_srgb, srgb_to_linear
 
@@ -26,20 +26,21 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
     """
     openexr, header = _library(path, error=MediaError), _header(path, data)
     with media_errors(path):
-        (left, top), (right, bottom) = header["dataWindow"]
-        check_size(path, width=int(right) - int(left) + 1, height=int(bottom) - int(top) + 1)
+        for part in openexr.File(io.BytesIO(data), header_only=True).parts:
+            _check_part(path, part.header)
         channels = openexr.File(io.BytesIO(data), separate_channels=True).channels()
         values = {name.upper(): np.asarray(channel.pixels, np.float32) for name, channel in channels.items()}
     names = "RGB" if "R" in values else "YYY"
     if any(name not in values for name in names) or len({part.shape for part in values.values()}) > 1:
         raise MediaError(path, got=f"channels {', '.join(values)}", expected="R, G, B, A of one size", do="export the RGBA layer alone")
-    stored = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, None)
+    # Light above 1 is clipped before the division too, where it is above alpha: largest floats would overflow.
+    stored = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, 1)
     alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
     said = header.get(ALPHA_TAG) if alpha_mode in ("file", "detect") else alpha_mode
     if alpha is None or said == "straight":
         straight = stored
     else:
-        straight = np.where(alpha[..., None] > 0, stored / np.maximum(alpha[..., None], 1e-6), 0)
+        straight = np.where(alpha[..., None] > 0, np.minimum(stored, alpha[..., None]) / np.maximum(alpha[..., None], 1e-6), 0)
     rgb = straight.clip(0, 1) if _transfer(header) == "display" else linear_to_srgb(straight.clip(0, 1))
     colour = _levels(_windowed(path, rgb, header), bits)
     return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
@@ -48,7 +49,8 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
 def comments(path: Path, data: bytes) -> str | None:
     """What a file says in its header's standard attribute for comments."""
     found = _header(path, data).get(COMMENTS_ATTRIBUTE)
-    return None if found is None else str(found)
+    with media_errors(path):  # it may not be text
+        return None if found is None else str(found)
 
 
 def stated_transfer(path: Path, data: bytes) -> Transfer:
@@ -79,6 +81,19 @@ def _header(path: Path, data: bytes) -> dict:
     openexr = _library(path, error=MediaError)
     with media_errors(path):
         return openexr.File(io.BytesIO(data), header_only=True).header()
+
+
+def _check_part(path: Path, header: dict) -> None:
+    """Refuse a part's size before memory is taken for its pixels: four bytes for each of all its channels, and for a tile of them."""
+    (left, top), (right, bottom) = header["dataWindow"]
+    sizes = [(int(right) - int(left) + 1, int(bottom) - int(top) + 1)]
+    if "tiles" in header:
+        sizes.append((header["tiles"].xSize, header["tiles"].ySize))
+    for width, height in sizes:
+        check_size(path, width=width, height=height)
+        if width * height * len(header["channels"]) > MAX_PIXELS * 4:
+            got, expected = f"{len(header['channels'])} channels of {width}x{height}", f"at most {MAX_PIXELS >> 18} million values"
+            raise MediaError(path, got=got, expected=expected, do="export the RGBA layer alone")
 
 
 def _transfer(header: dict) -> Transfer:

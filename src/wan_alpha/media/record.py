@@ -13,7 +13,7 @@ from wan_alpha.media import exr
 from wan_alpha.media.animation import FORMATS
 from wan_alpha.media.clip import COMMENT_TAG, RECORD_KEY, image_errors, media_errors
 from wan_alpha.media.read import VIDEO_SUFFIXES
-from wan_alpha.media.stills import ARCHIVE_SUFFIX, is_jpeg, read_bytes, still_series
+from wan_alpha.media.stills import ARCHIVE_SUFFIX, exif_of, is_jpeg, read_bytes, still_series
 from wan_alpha.media.timeline import open_video
 
 NEEDED = {"prompt", "seed"}
@@ -25,7 +25,7 @@ def read_record(path: Path) -> str | None:
     text = _text(path)
     try:
         found = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):  # another program's comment
         return None
     return text if isinstance(found, dict) and found.keys() >= NEEDED else None
 
@@ -47,6 +47,6 @@ def _picture_text(path: Path, data: bytes) -> str | None:
         return None
     with image_errors(path), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.format == "WEBP":
-            return image.getexif().get(ExifTags.Base.ImageDescription)
+            return exif_of(image).get(ExifTags.Base.ImageDescription)
         text = image.info.get(RECORD_KEY)
         return None if text is None else str(text)

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ from PIL import ExifTags, Image, ImageOps
 from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
 from wan_alpha.media.alpha_mode import AlphaMode
-from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
+from wan_alpha.media.clip import CODEC_ERRORS, Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
+from wan_alpha.media.png_check import check_chunks, check_rows
 from wan_alpha.media.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -28,9 +30,11 @@ log = logging.getLogger(__name__)
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 """Halves of pairs: they hold no alpha."""
 STILL_SUFFIXES = (".png", ".webp", ".exr", *JPEG_SUFFIXES)
-PICTURE_FORMATS = ("PNG", "WEBP", "JPEG")
+PICTURE_FORMATS = ("PNG", "WEBP", "GIF", "JPEG")
 ARCHIVE_SUFFIX = ".zip"
 MAX_STILL_BYTES = 2**30
+MAX_ZIP_END, ZIP_64 = 22 + 65535, 65535
+"""Bytes of an archive's end record with the longest comment; what it says where it leaves the number of entries to another record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,8 @@ def still_series(path: Path) -> Iterator[list[Still]]:
         archive = zipfile.ZipFile(path)
     with archive:
         entries = [entry for entry in archive.infolist() if _is_still(entry)]
+        with image_errors(path):
+            _check_table(path, archive)
         folders = {PurePosixPath(entry.filename).parent for entry in entries}
         if len(folders) > 1:
             raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
@@ -171,15 +177,23 @@ def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") 
     if still.is_exr:
         return exr.decode(still.path, data, bits=bits, alpha_mode=alpha_mode)
     with image_errors(still.path):
-        if is_16_bit_png(data):
-            return read_16_bit_png(still.path, data, bits=bits)
-        with _notes_logged(still.path), Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-            check_size(still.path, width=image.width, height=image.height)
-            if image.mode == "CMYK":
-                raise MediaError(still.path, got="the inks of a print (CMYK)", expected="RGB or grey", do="export the picture as sRGB")
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                return split_channels(ImageOps.exif_transpose(image))
-            return split_channels(image)
+        if data.startswith(PNG_SIGNATURE):
+            check_chunks(data)
+            check_rows(still.path, data)
+        return decode_picture(still.path, data, bits=bits)
+
+
+def decode_picture(path: Path, data: bytes, *, bits: Bits) -> tuple[Rgb, Levels | None]:
+    """Colour and alpha of a PNG, WebP, GIF or JPEG, as they are: that a PNG is whole is for the caller to find out (png_check.py)."""
+    if is_16_bit_png(data):
+        return read_16_bit_png(path, data, bits=bits)
+    with _notes_logged(path), Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+        check_size(path, width=image.width, height=image.height)
+        if image.mode == "CMYK":
+            raise MediaError(path, got="the inks of a print (CMYK)", expected="RGB or grey", do="export the picture as sRGB")
+        if exif_of(image).get(ExifTags.Base.Orientation, 1) != 1:
+            return split_channels(ImageOps.exif_transpose(image))
+        return split_channels(image)
 
 
 @contextmanager
@@ -213,6 +227,14 @@ def stated_transfer(path: Path) -> Transfer:
         return exr.stated_transfer(series[0].path, series[0].read()) if series[0].is_exr else "display"
 
 
+def exif_of(image: Image.Image) -> Image.Exif:
+    """What an opened picture says beside its pixels; nothing where that is broken, which spoils no pixel."""
+    try:
+        return image.getexif()
+    except CODEC_ERRORS:
+        return Image.Exif()
+
+
 def split_channels(image: Image.Image) -> tuple[Rgb, Levels | None]:
     """8-bit RGB and alpha of an opened image; alpha is None when it has none."""
     if not image.has_transparency_data:
@@ -236,10 +258,22 @@ def read_16_bit_png(path: Path, data: bytes, *, bits: Bits = 8) -> tuple[Rgb, Le
         return frame_rgb(frame, bits=bits), frame_alpha(frame, bits=bits)
 
 
+def _check_table(path: Path, archive: zipfile.ZipFile) -> None:
+    """BadZipFile where damage of the archive's table would lose an entry, and with it a frame: a name, or how many there are."""
+    for entry in archive.infolist():
+        archive.open(entry).close()  # compares its name with the one before its data
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - MAX_ZIP_END))
+        end = file.read()
+    stated = struct.unpack_from("<H", end, end.rfind(b"PK\5\6") + 10)[0]
+    if stated not in (len(archive.infolist()), ZIP_64):
+        raise zipfile.BadZipFile(f"{len(archive.infolist())} entries, its end says {stated}")
+
+
 def _is_still(entry: zipfile.ZipInfo) -> bool:
     place = PurePosixPath(entry.filename)
     hidden = any(part.startswith((".", "__MACOSX")) for part in place.parts)
-    return not entry.is_dir() and not hidden and place.suffix.lower() in STILL_SUFFIXES
+    return place.suffix.lower() in STILL_SUFFIXES and not hidden and not entry.is_dir()  # which fails for an empty name
 
 
 def _read_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -1,0 +1,236 @@
+"""Damage that the decoders of pictures pass over in silence, or do not expect: each is refused in one line, or read as what is there."""
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from plain_encoders import ladder, png_16
+from wan_alpha.errors import MediaError
+from wan_alpha.media.png import chunk
+from wan_alpha.media.read import count_frames, read_rgba
+from wan_alpha.media.record import read_record
+
+
+def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """(name, payload), from IHDR to IEND."""
+    chunks, at = [], 8
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        chunks.append((name, data[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return chunks
+
+
+def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, payload) for name, payload in chunks)
+
+
+def png_file(path: Path, *, kind: str) -> Path:
+    """8 or 16 bits of RGBA, or 16 colours of which one is transparent."""
+    image = ladder(1)[0]
+    if kind == "16":
+        return png_16(path, image * np.uint16(257))
+    picture = Image.fromarray(image)
+    (picture.convert("RGB").quantize(16) if kind == "palette" else picture).save(path, **({"transparency": 3} if kind == "palette" else {}))
+    return path
+
+
+# PNG
+
+
+@pytest.mark.parametrize("kind", ["8", "16", "palette"])
+def test_missing_rows_are_refused(tmp_path, kind):
+    """The header's height, or the rows, lie: decoders leave the rest black."""
+    path = png_file(tmp_path / "a.png", kind=kind)
+    assert read_rgba(path).num_frames == 1
+    chunks = png_chunks(path.read_bytes())
+    header, rows = chunks[0][1], zlib.decompress(b"".join(payload for name, payload in chunks if name == b"IDAT"))
+    others = [pair for pair in chunks[1:-1] if pair[0] != b"IDAT"]
+    taller = header[:4] + struct.pack(">I", 2 * 32) + header[8:]
+    for head, kept in ((taller, rows), (header, rows[: len(rows) // 2])):
+        path.write_bytes(png_of([(b"IHDR", head), *others, (b"IDAT", zlib.compress(kept)), (b"IEND", b"")]))
+        with pytest.raises(MediaError, match=r"a picture of \d+ bytes, \d+ expected"):
+            read_rgba(path)
+
+
+@pytest.mark.parametrize("kind", ["8", "16", "palette"])
+def test_every_turned_bit_is_refused(tmp_path, kind):
+    data = png_file(tmp_path / "a.png", kind=kind).read_bytes()
+    for at in range(0, len(data), 7):
+        (tmp_path / "b.png").write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        with pytest.raises(MediaError):
+            read_rgba(tmp_path / "b.png")
+
+
+def test_a_palette_that_is_missing(tmp_path):
+    chunks = png_chunks(png_file(tmp_path / "a.png", kind="palette").read_bytes())
+    (tmp_path / "a.png").write_bytes(png_of([pair for pair in chunks if pair[0] != b"PLTE"]))
+    with pytest.raises(MediaError):
+        read_rgba(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("count", [0, 2**31])
+def test_a_count_of_pictures_that_none_can_be(tmp_path, count):
+    images = [Image.fromarray(image) for image in ladder()]
+    images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:], duration=50)
+    chunks = png_chunks((tmp_path / "a.png").read_bytes())
+    (tmp_path / "a.png").write_bytes(png_of([(n, struct.pack(">II", count, 0) if n == b"acTL" else p) for n, p in chunks]))
+    if count == 0:  # a still, to which the rest is nothing
+        assert np.array_equal(read_rgba(tmp_path / "a.png").rgba(), ladder(1))
+    else:
+        with pytest.raises(MediaError, match="expected 2147483648"):
+            read_rgba(tmp_path / "a.png")
+    assert read_record(tmp_path / "a.png") is None
+
+
+def test_small_pictures_on_a_canvas_of_gigabytes(tmp_path):
+    """200 pictures of a pixel each, on 8192 x 8192."""
+    pixel = zlib.compress(bytes(5))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8192, 8192, 8, 6, 0, 0, 0)), (b"acTL", struct.pack(">II", 200, 0)), (b"IDAT", pixel)]
+    for index in range(200):
+        parts.append((b"fcTL", struct.pack(">IIIIIHHBB", 2 * index, 1, 1, 0, 0, 1, 20, 0, 0)))
+        parts.append((b"fdAT", struct.pack(">I", 2 * index + 1) + pixel))
+    (tmp_path / "a.png").write_bytes(png_of([*parts, (b"IEND", b"")]))
+    assert count_frames(tmp_path / "a.png") == 200
+    with pytest.raises(MediaError, match="200 frames of 8192x8192, expected at most 8 GiB"):
+        read_rgba(tmp_path / "a.png")
+
+
+# EXIF, GIF, zip
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_broken_exif_is_none(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x010E] = "words " * 20
+    image = ladder(1)[0]
+    for keep in (9, 14, 40):
+        Image.fromarray(image).save(tmp_path / f"a{suffix}", lossless=True, exact=True, exif=exif.tobytes()[:keep])
+        assert np.array_equal(read_rgba(tmp_path / f"a{suffix}").rgba()[0], image)
+        assert read_record(tmp_path / f"a{suffix}") is None
+
+
+def gif(path: Path, frames: int) -> Path:
+    levels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    images = [Image.fromarray(np.roll(levels, t, axis=0)) for t in range(frames)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=50, transparency=0, disposal=2)
+    return path
+
+
+def test_a_gif_of_one_picture(tmp_path):
+    clip = read_rgba(gif(tmp_path / "a.gif", 1))
+    assert clip.alpha.tolist() == [np.where(np.arange(16) == 0, 0, 255).reshape(4, 4).tolist()]
+
+
+def test_a_gif_whose_second_picture_lies_outside(tmp_path):
+    path = gif(tmp_path / "a.gif", 2)
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"\x2c\0\0\0\0\4\0\4\0")
+    data[second + 1] = 2
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="pictures of different sizes"):
+        read_rgba(path)
+
+
+def archive(path: Path) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(ladder(1)[0]).save(buffer, format="PNG")
+    with zipfile.ZipFile(path, "w") as file:
+        for index in range(3):
+            file.writestr(f"{index}.png", buffer.getvalue())
+    return path.read_bytes()
+
+
+ENTRY, NAME_SIZE, COMMENT_SIZE, NAME = 46 + len("0.png"), 28, 32, 46
+"""Bytes of an entry in an archive's table, and where in it they are."""
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "why"),
+    [
+        (2, {NAME_SIZE: 0, COMMENT_SIZE: 5}, "differ"),  # no name, whose last character is asked for
+        (2, {NAME: ord("x")}, "differ"),
+        (2, {NAME + 1: ord("_")}, "differ"),  # no extension: no frame
+        (1, {COMMENT_SIZE: ENTRY}, "2 entries, its end says 3"),  # the third is the second's comment
+    ],
+)
+def test_a_damaged_table_of_a_zip_loses_no_frame(tmp_path, entry, changes, why):
+    data = bytearray(archive(tmp_path / "a.zip"))
+    assert read_rgba(tmp_path / "a.zip").num_frames == 3
+    begin = data.index(b"PK\1\2") + entry * ENTRY
+    for offset, value in changes.items():
+        data[begin + offset] = value
+    (tmp_path / "a.zip").write_bytes(data)
+    for read in (count_frames, read_rgba):
+        with pytest.raises(MediaError, match=why):
+            read(tmp_path / "a.zip")
+
+
+def test_what_is_no_picture_is_said_in_words(tmp_path):
+    (tmp_path / "a.webp").write_bytes(b"not a picture" * 30)
+    with pytest.raises(MediaError, match="no picture of a known format") as error:
+        read_rgba(tmp_path / "a.webp")
+    assert " at 0x" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"prompt": ' + "1" * 5000 + ', "seed": 1}'])
+def test_a_comment_that_is_no_record(tmp_path, text):
+    info = PngInfo()
+    info.add_itxt("wan_alpha", text)
+    Image.fromarray(ladder(1)[0]).save(tmp_path / "a.png", pnginfo=info)
+    assert read_record(tmp_path / "a.png") is None
+
+
+# EXR
+
+
+def exr_file(path: Path, *, parts: int = 1, tiled: bool = False, kind: str = "f2") -> Path:
+    openexr = pytest.importorskip("OpenEXR")
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.tiledimage if tiled else openexr.scanlineimage}
+    header |= {"tiles": openexr.TileDescription()} if tiled else {}
+    header["comments"] = "words"
+    pixels = np.ascontiguousarray((ladder(1)[0] / 255).astype(kind))
+    named = [openexr.Part({**header, "name": f"part {index}"}, {"RGBA": pixels}) for index in range(parts)]
+    openexr.File(named).write(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("marker", "offset", "parts", "tiled"),
+    [(b"dataWindow\0box2i\0", 12, 1, False), (b"dataWindow\0box2i\0", 12, 2, False), (b"tiles\0tiledesc\0", 4, 1, True)],
+    ids=["window", "window of the last part", "tile"],
+)
+def test_sizes_of_exr_are_held_against_limits(tmp_path, marker, offset, parts, tiled):
+    path = exr_file(tmp_path / "a.exr", parts=parts, tiled=tiled)
+    assert read_rgba(path).num_frames == 1
+    data = bytearray(path.read_bytes())
+    at = data.rindex(marker) + len(marker) + 4 + offset
+    struct.pack_into("<i", data, at, 8_000_000)
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"80000\d\d, expected sides of 1 to 16384"):
+        read_rgba(path)
+
+
+def test_words_of_exr_that_are_none(tmp_path):
+    path = exr_file(tmp_path / "a.exr")
+    path.write_bytes(path.read_bytes().replace(b"words", b"w\xfford"))
+    with pytest.raises(MediaError, match="UnicodeDecodeError"):
+        read_record(path)
+
+
+def test_light_beyond_all_bounds_is_clipped(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    pixels = np.full((4, 4, 4), 3e38, np.float32)
+    pixels[0, :, 3], pixels[1], pixels[2], pixels[3, :, 3] = 1e-30, np.inf, np.nan, 0.5
+    header = {"compression": openexr.NO_COMPRESSION, "type": openexr.scanlineimage}
+    openexr.File(header, {"RGBA": pixels}).write(str(tmp_path / "a.exr"))
+    clip = read_rgba(tmp_path / "a.exr")
+    assert clip.alpha[0, :, 0].tolist() == [0, 255, 0, 128]
+    assert clip.rgb[0, 3].min() == 255
