@@ -166,6 +166,7 @@ def test_a_partner_that_is_a_link_out_is_refused(tmp_path):
         ("rgb/a_rgb", "alpha/a_rgb", "a_rgb"),
         ("fgr/a", "alpha/a", "a"),
         ("rgb/a", "mask/a", "a"),
+        ("images/a", "Masks/a", "a"),
         ("fgr/train/a", "pha/train/a", "a"),
         ("one/rgb", "one/alpha", "one"),
         ("one/Fgr", "one/Pha", "one"),

@@ -17,7 +17,9 @@ from wan_alpha.media.video import holds_alpha
 
 COLOUR_ENDINGS = ("_rgb", "_fgr")
 MATTE_ENDINGS = ("_alpha", "_pha", "_seg", "_matte", "_mask")
-COLOUR_FOLDERS, MATTE_FOLDERS = (tuple(ending[1:] for ending in endings) for endings in (COLOUR_ENDINGS, MATTE_ENDINGS))
+COLOUR_FOLDERS = ("rgb", "fgr", "image", "images")
+MATTE_FOLDERS = ("alpha", "pha", "seg", "matte", "mask", "alphas", "mattes", "masks")
+USUAL_PARTNER = {"rgb": "alpha", "fgr": "pha"}
 OPAQUE_SUFFIXES = (".mp4", ".m4v")
 """Containers that hold alpha in few codecs (PNG, FFV1, HEVC's layer): alone, without it, they lack their matte."""
 FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES, *JPEG_SUFFIXES)
@@ -192,8 +194,8 @@ def folder_pairs(folders: Iterable[Path]) -> list[tuple[Path, Path]]:
     by_name = {path.name.lower(): path for path in folders}
     colours = {name: by_name[name] for name in COLOUR_FOLDERS if name in by_name}
     mattes = {name: by_name[name] for name in MATTE_FOLDERS if name in by_name}
-    own = dict(zip(COLOUR_FOLDERS, MATTE_FOLDERS, strict=False))
-    pairs = [(colours.pop(name), mattes.pop(own[name])) for name in list(colours) if own[name] in mattes]
+    usual = [(name, matte) for name, matte in USUAL_PARTNER.items() if name in colours and matte in mattes]
+    pairs = [(colours.pop(name), mattes.pop(matte)) for name, matte in usual]
     return [*pairs, *zip(colours.values(), mattes.values(), strict=False)]
 
 
