@@ -24,7 +24,7 @@ from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
-from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
+from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING, SIDECAR_ENDING
 from wan_alpha.media.read import ReadSettings, is_square, pixel_aspect, read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.timeline import constant_rate
@@ -37,7 +37,7 @@ from wan_alpha.run_record import now, write_run_record
 log = logging.getLogger(__name__)
 
 FAILED_EXIT = 1
-PREVIEW, SIDECAR_ENDING = "preview", "_export.json"
+PREVIEW = "preview"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 BACKGROUNDS = {"black": "#000000", "white": "#ffffff"}
 

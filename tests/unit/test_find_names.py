@@ -79,13 +79,20 @@ def test_one_clip_in_several_formats_is_read_in_one(tmp_path, caplog, files, rea
 
 def test_the_folder_of_an_export(tmp_path):
     write_png_sequence(noise(), tmp_path / "in" / "clip")
-    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("png", "webm", "prores", "pair")))
+    export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("png", "zip", "webm", "prores", "pair")))
     (found,) = find_clips(tmp_path / "in" / "out")
     assert (found.name, found.rgba) == ("clip", tmp_path / "in" / "out" / "clip")
     assert preview(PreviewConfig(source=tmp_path / "in" / "out", output_path=tmp_path / "sheet.png")).rows == ("clip",)
     report = doctor(DoctorConfig(source=tmp_path / "in", output_path=tmp_path / "report"))
     assert [one.name for one in report.diagnoses] == ["clip", "out_clip"]
     assert "duplicate" in {found.name for one in report.diagnoses for found in one.findings}
+
+
+@pytest.mark.parametrize(("sidecar", "names"), [(True, ["a"]), (False, ["a", "a_exr", "a_png"])])
+def test_formats_whose_names_export_lengthens(tmp_path, sidecar, names):
+    touch(tmp_path, "a.mov", "a_png.zip", *(["a_export.json"] if sidecar else []))
+    write_png_sequence(noise(), tmp_path / "a_exr")
+    assert [clip.name for clip in find_clips(tmp_path)] == names
 
 
 def test_two_mattes_are_that_clips_problem(tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_alpha.errors import DatasetError
-from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
+from wan_alpha.media.left_out import SIDECAR_ENDING, TEXT_SUFFIXES, tell_left_out
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
 from wan_alpha.media.stills import JPEG_SUFFIXES, is_jpeg, is_opaque_still, natural_key, still_files, text_beside
 from wan_alpha.media.video import holds_alpha
@@ -24,6 +24,7 @@ OPAQUE_SUFFIXES = (".mp4", ".m4v")
 """Containers that hold alpha in few codecs (PNG, FFV1, HEVC's layer): alone, without it, they lack their matte."""
 FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES, *JPEG_SUFFIXES)
 """Folders of frames and files, most faithful first: of one clip in several formats the first is read."""
+EXPORT_ENDINGS = ("_exr", "_png")
 PAIR_RANK = FORMATS.index(".webm")
 
 
@@ -110,16 +111,25 @@ def one_of_each(pairs: Iterable[FoundClip], alone: Iterable[Path]) -> Iterator[F
     """The clips of one folder: of those of one name, which are one clip in several formats, the most faithful."""
     by_name: dict[str, list[FoundClip]] = defaultdict(list)
     for clip in (*pairs, *(clip_alone(path) for path in alone)):
-        by_name[clip.name].append(clip)
-    for clips in by_name.values():
+        by_name[_exported_name(clip)].append(clip)
+    for name, clips in by_name.items():
         # An opaque copy of a clip lacks no matte.
         usable = [clip for clip in clips if clip.problem is None]
         broken = [clip for clip in clips if clip.problem is not None and not (usable and clip.alpha is None)]
         best = min(usable, key=_clip_rank, default=None)
         if best is not None:
             others = (path for clip in clips if clip is not best and clip not in broken for path in (*clip.files, *clip.others))
-            yield replace(best, others=(*best.others, *others))
+            yield replace(best, name=name, others=(*best.others, *others))
         yield from broken
+
+
+def _exported_name(clip: FoundClip) -> str:
+    """What a clip is a format of: X where export wrote it as X_exr/ or X_png.zip, and says so in its sidecar; else its own name."""
+    for ending in EXPORT_ENDINGS:
+        stem = clip.name.removesuffix(ending)
+        if stem != clip.name and clip.rgba is not None and (clip.rgba.parent / (stem + SIDECAR_ENDING)).is_file():
+            return stem
+    return clip.name
 
 
 def _clip_rank(clip: FoundClip) -> int:
