@@ -14,7 +14,17 @@ from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
 from wan_alpha.findings.numbering import numbering_findings
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import FoundClip
-from wan_alpha.media.read import RATE_TOLERANCE, ReadSettings, count_frames, is_series, is_square, pixel_aspect, rates_differ, stated_rate
+from wan_alpha.media.read import (
+    RATE_TOLERANCE,
+    ReadSettings,
+    count_frames,
+    is_series,
+    is_square,
+    lacks_rate,
+    pixel_aspect,
+    rates_differ,
+    stated_rate,
+)
 from wan_alpha.media.stills import frame_numbers
 
 
@@ -53,7 +63,12 @@ def listed_sources(config: SourceConfig, *, exclude: Path) -> list[FileSource]:
         raise UsageError("--source", got="nothing", expected="a folder of clips")
     return file_sources(
         config.source,
-        settings=ReadSettings(fps_if_unknown=config.fps, alpha_mode=config.source_alpha, matrix=config.matrix),
+        settings=ReadSettings(
+            fps_if_unknown=config.fps if config.source_fps is None else config.source_fps,
+            fps_is_known=config.source_fps is not None,
+            alpha_mode=config.source_alpha,
+            matrix=config.matrix,
+        ),
         exclude=exclude,
         split=config.split,
         links=config.links,
@@ -122,7 +137,22 @@ def file_findings(source: Source) -> list[Finding]:
     if not isinstance(source, FileSource) or source.found.problem:
         return []
     numbering = [found for path in source.found.files if is_series(path) for found in numbering_findings(frame_numbers(path))]
-    return [*numbering, *_rate_finding(source.found), *_aspect_finding(source.found)]
+    return [*numbering, *_assumed_rate(source), *_rate_finding(source.found), *_aspect_finding(source.found)]
+
+
+def _assumed_rate(source: FileSource) -> list[Finding]:
+    if source.settings.fps_is_known or not lacks_rate(source.found.files):
+        return []
+    fps = source.settings.fps_if_unknown
+    says = f"its frames state no rate and are taken for {fps:g} a second"
+    return [Finding(name="assumed rate", severity="note", says=says, do="--source_fps names theirs", value=fps)]
+
+
+def series_rates(source: Source) -> list[float | None]:
+    """What records beside folders and zips of frames say of their rates; nothing of it is in the source's own bytes."""
+    if not isinstance(source, FileSource) or source.found.problem:
+        return []
+    return [stated_rate(path) for path in source.found.files if is_series(path)]
 
 
 def _rate_finding(found: FoundClip) -> list[Finding]:

@@ -24,9 +24,10 @@ from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
-from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING, SIDECAR_ENDING
-from wan_alpha.media.read import ReadSettings, is_square, pixel_aspect, read_clip
+from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
+from wan_alpha.media.read import ReadSettings, is_square, lacks_rate, pixel_aspect, read_clip
 from wan_alpha.media.record import read_record
+from wan_alpha.media.sidecar import SIDECAR_ENDING
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import verify_preview
 from wan_alpha.media.write import check_frame_folder, write_preview_mp4
@@ -37,7 +38,7 @@ from wan_alpha.run_record import now, write_run_record
 log = logging.getLogger(__name__)
 
 FAILED_EXIT = 1
-PREVIEW = "preview"
+PREVIEW, ASSUMED_FPS = "preview", 16.0
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 BACKGROUNDS = {"black": "#000000", "white": "#ffffff"}
 
@@ -163,20 +164,27 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
         rgb=source.rgb,
         alpha=source.alpha,
         bits=8 if config.bits == "8" else 16,
-        settings=ReadSettings(fps_if_unknown=config.fps, alpha_mode=config.source_alpha, matrix=config.matrix),
+        settings=ReadSettings(
+            fps_if_unknown=ASSUMED_FPS if config.fps is None else config.fps, alpha_mode=config.source_alpha, matrix=config.matrix
+        ),
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
     clip, changes = constant_rate(clip, source.files[0], how=config.variable_rate)
-    return clip, (*clip.reading, *changes, *_squared(source.files[0]))
+    return clip, (*clip.reading, *changes, *_assumed(source, config))
 
 
-def _squared(path: Path) -> tuple[str, ...]:
-    aspect = pixel_aspect(path)
-    if is_square(aspect):
-        return ()
-    change = f"pixels {aspect:.6g} times as wide as high, taken as square"
-    log.warning("%s: %s; make them square before, or the picture is distorted", path, change)
-    return (change,)
+def _assumed(source: FoundClip, config: ExportConfig) -> tuple[str, ...]:
+    """What was taken to be so without, or against, the file's word; each is a warning too."""
+    assumed = []
+    if config.fps is None and lacks_rate(source.files):
+        assumed.append((f"no rate stated, {ASSUMED_FPS:g} frames per second assumed", "--fps names it"))
+    aspect = pixel_aspect(source.files[0])
+    if not is_square(aspect):
+        change = f"pixels {aspect:.6g} times as wide as high, taken as square"
+        assumed.append((change, "make them square before, or the picture is distorted"))
+    for change, do in assumed:
+        log.warning("%s: %s; %s", source.files[0], change, do)
+    return tuple(change for change, _ in assumed)
 
 
 def _check(config: ExportConfig) -> None:

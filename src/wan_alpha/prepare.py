@@ -30,6 +30,7 @@ from wan_alpha.diagnosis import (
     join_duplicates,
     listed_sources,
     read_source,
+    series_rates,
 )
 from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError
 from wan_alpha.findings.caption import caption_findings
@@ -170,11 +171,11 @@ def _out_of_memory(source: Source, error: Exception) -> MediaError:
 
 
 def _key(task: _Task) -> str:
-    """Everything that the prepared files depend on: the source's bytes and written caption, the settings, this version."""
+    """Everything that the prepared files depend on: the source's bytes, stated rates and written caption, the settings, this version."""
     choice = {"source", "split", "synthetic", "synthetic_kind", "seed"}
     unimportant = choice | {"output_path", "num_workers", "on_bad_sample", "on_stop", "device"}
     settings = {name: value for name, value in config_as_json(task.config).items() if name not in unimportant}
-    return key_of(__version__, task.source.digest(), task.source.caption(), settings)
+    return key_of(__version__, task.source.digest(), series_rates(task.source), task.source.caption(), settings)
 
 
 def _finished(task: _Task) -> _Made | None:

@@ -31,7 +31,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "decoder_learning_rate", "max_grad_norm", "sigma_shift"), (ABOVE_ZERO, NO_END)),
     "caption_retries": (0, 1000),
     "caption_timeout_s": (ABOVE_ZERO, 100_000.0),
-    "fps": (0.01, 10_000.0),
+    **dict.fromkeys(("fps", "source_fps"), (0.01, 10_000.0)),
     "rank": (1, NO_END),
     "max_residual": (0.0, NO_END),
     "max_shard_gib": (ABOVE_ZERO, NO_END),

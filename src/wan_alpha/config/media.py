@@ -33,8 +33,9 @@ class ExportConfig(RunConfig, ClipConfig):
     """EXR colour as light, which compositors expect, or as sRGB values."""
     preview_background: str = "checkerboard"
     """Behind the preview: checkerboard, black, white, or a colour as #RRGGBB."""
-    fps: float = 16.0
-    """Frame rate for sources that have none of their own."""
+    fps: float | None = None
+    """Frame rate of sources that state none: folders and zips of frames without export's or generate's record beside them. Default: 16,
+    as a warning says."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """A clip that cannot be exported: stop with its name, or skip it, name it at the end, and exit with code 1."""
 

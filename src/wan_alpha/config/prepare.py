@@ -16,7 +16,10 @@ class SourceConfig(RunConfig, ClipConfig):
     num_frames: int = 17
     """Frames of a training window, 4n+1: of procedural clips and of fixed windows, and what a clip should have at least."""
     fps: float = 16.0
-    """The model's frame rate: of procedural clips, and of image folders, which have none of their own."""
+    """The model's frame rate: of procedural clips, what doctor compares with, and what prepare --rate makes of source clips."""
+    source_fps: float | None = None
+    """Frame rate of sources that state none: folders and zips of frames without export's or generate's record beside them. Default: --fps,
+    as a note on each such clip says."""
     split: str | None = None
     """With a manifest.json that has splits in the source folder: only this split (train, validation)."""
     links: Literal["refuse", "follow"] = "refuse"

@@ -10,8 +10,6 @@ from wan_alpha.media.stills import is_sequence
 log = logging.getLogger(__name__)
 
 PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET = "_preview.mp4", "dataset_sheet.png", "export_sheet.png"
-SIDECAR_ENDING = "_export.json"
-"""Beside NAME in whatever formats export wrote it."""
 OWN_ENDINGS = (PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET)
 """Pictures of clips that export and prepare write beside them."""
 TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".html", ".md", "")

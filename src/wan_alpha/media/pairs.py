@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_alpha.errors import DatasetError
-from wan_alpha.media.left_out import SIDECAR_ENDING, TEXT_SUFFIXES, tell_left_out
+from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
+from wan_alpha.media.sidecar import SIDECAR_ENDING
 from wan_alpha.media.stills import JPEG_SUFFIXES, is_jpeg, is_opaque_still, natural_key, still_files, text_beside
 from wan_alpha.media.video import holds_alpha
 

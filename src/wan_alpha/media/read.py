@@ -1,6 +1,7 @@
 """Open any RGBA clip or colour + matte pair. Every frame, straight alpha, 8 or 16 bits, the file's own frame rate."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wan_alpha.media import animation, stills, video
 from wan_alpha.media.alpha_mode import AlphaMode, as_straight
 from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits
 from wan_alpha.media.matrix import MatrixWord
+from wan_alpha.media.sidecar import series_rate
 from wan_alpha.media.timeline import timeline
 from wan_alpha.media.transfer import srgb_to_linear
 
@@ -31,7 +33,9 @@ class ReadSettings:
     """The caller's word on what a clip's files may leave open."""
 
     fps_if_unknown: float = 16.0
-    """Frames per second of stills."""
+    """Frames per second of what states none: stills."""
+    fps_is_known: bool = False
+    """That is the caller's word, not a guess which has to be told."""
     alpha_mode: AlphaMode = "file"
     """As in alpha_mode.as_straight."""
     matrix: MatrixWord = "file"
@@ -132,11 +136,16 @@ def count_frames(path: Path) -> int:
 
 
 def stated_rate(path: Path) -> float | None:
-    """Frames per second that a clip's file states, from its header; None for stills."""
+    """Frames per second that a clip's file states, from its header; of stills, the record beside them. None without."""
     kind = _kind(path)
     if kind == "stills":
-        return None
+        return series_rate(path)
     return timeline(path).fps if kind == "video" else animation.stated_animation_rate(path)
+
+
+def lacks_rate(paths: Sequence[Path]) -> bool:
+    """Whether the files of a clip of several frames state no rate, so that it has to be assumed."""
+    return not any(stated_rate(path) for path in paths) and count_frames(paths[0]) > 1
 
 
 def pixel_aspect(path: Path) -> float:

@@ -23,6 +23,7 @@ from wan_alpha.media.clip import CODEC_ERRORS, Bits, Decoded, change_bits, check
 from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.png_check import check_chunks, check_rows
+from wan_alpha.media.sidecar import series_rate
 from wan_alpha.media.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ def _read_all(path: Path, chosen: list[Still], *, bits: Bits, alpha_mode: AlphaM
         rgb.append(change_bits(colour, depth))
         alpha += [] if matte is None else [change_bits(matte, depth)]
     settled = bool(alpha) and chosen[0].is_exr
-    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=None, settled=settled)
+    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=series_rate(path), settled=settled)
 
 
 def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None]:
