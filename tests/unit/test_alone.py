@@ -4,9 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from wan_alpha import doctor as doctor_module
@@ -18,18 +16,8 @@ from wan_alpha.data.manifest import read_manifest
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media import alone
 from wan_alpha.media.atomic import alone_beside, alone_in
-from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.write import write_webp
 
 ANOTHER = r"where another run works \(process \d+ on .+ since .+\), expected one run at a time; wait for it, .*remove .*lock"
-
-
-@pytest.fixture
-def source(tmp_path) -> Path:
-    for index in range(3):
-        levels = np.random.default_rng(index).integers(0, 256, (2, 16, 16, 4), dtype=np.uint8)
-        write_webp(RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0), tmp_path / "in" / f"{index}.webp")
-    return tmp_path / "in"
 
 
 def second_run(monkeypatch: pytest.MonkeyPatch, module: object, name: str, verb, config) -> list[str]:
@@ -48,24 +36,25 @@ def second_run(monkeypatch: pytest.MonkeyPatch, module: object, name: str, verb,
     return told
 
 
-def test_prepare(source, tmp_path, monkeypatch):
+def test_prepare(three_clips, tmp_path, monkeypatch):
     """Under another name of the folder too; the first run loses nothing and leaves no lock."""
     output = tmp_path / "out"
-    told = second_run(monkeypatch, prepare_module, "verify_pair", prepare_module.prepare, PrepareConfig(source=source, output_path=output))
+    config = PrepareConfig(source=three_clips, output_path=output)
+    told = second_run(monkeypatch, prepare_module, "verify_pair", prepare_module.prepare, config)
     assert len(told) == 3
     assert f"process {os.getpid()} on " in told[0]
     assert [entry.name for entry in read_manifest(output)] == ["0", "1", "2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     (tmp_path / "link").symlink_to(output)
     with alone_beside(output), pytest.raises(UsageError, match=ANOTHER):
-        prepare_module.prepare(PrepareConfig(source=source, output_path=tmp_path / "link"))
+        prepare_module.prepare(PrepareConfig(source=three_clips, output_path=tmp_path / "link"))
 
 
-def test_doctor_and_export(source, tmp_path, monkeypatch):
-    repairing = DoctorConfig(source=source, output_path=tmp_path / "found", fix=True)
+def test_doctor_and_export(three_clips, tmp_path, monkeypatch):
+    repairing = DoctorConfig(source=three_clips, output_path=tmp_path / "found", fix=True)
     assert len(second_run(monkeypatch, doctor_module, "prepare", doctor_module.doctor, repairing)) == 1
     assert not (tmp_path / "found" / ".lock").exists()
-    writing = ExportConfig(source=source / "0.webp", output_path=tmp_path / "made", formats=("webp",))
+    writing = ExportConfig(source=three_clips / "0.webp", output_path=tmp_path / "made", formats=("webp",))
     assert len(second_run(monkeypatch, export_module, "write_format", export_module.export, writing)) == 1
     assert not [path.name for path in (tmp_path / "made").iterdir() if path.name.endswith((".lock", ".partial"))]
 

@@ -5,15 +5,11 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from wan_alpha import cli
-from wan_alpha.media.clip import RgbaClip
-from wan_alpha.media.write import write_webp
 
 BROKEN_PIPE_EXIT = 141
 OTHER_COMMANDS = [["inspect", "x"], ["recipes"], ["--help"], ["--version"], ["doctor", "--help"], ["prepare", "--dry_run"]]
@@ -30,30 +26,22 @@ def into_closed_pipe(*words: str, stderr_too: bool = False) -> tuple[int, str]:
     return done.returncode, (done.stderr or b"").decode()
 
 
-@pytest.fixture
-def source(tmp_path) -> Path:
-    for index in range(3):
-        levels = np.random.default_rng(index).integers(0, 256, (2, 16, 16, 4), dtype=np.uint8)
-        write_webp(RgbaClip(rgb=levels[..., :3], alpha=levels[..., 3], fps=16.0), tmp_path / "in" / f"{index}.webp")
-    return tmp_path / "in"
-
-
 def test_text_that_nobody_reads():
     assert into_closed_pipe("export", "--dry_run") == (BROKEN_PIPE_EXIT, "")
 
 
-def test_files_are_whole_when_nobody_reads_the_report(tmp_path, source):
+def test_files_are_whole_when_nobody_reads_the_report(tmp_path, three_clips):
     """stderr is closed as well: progress and log have no reader either."""
-    code, _ = into_closed_pipe("export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp", stderr_too=True)
+    code, _ = into_closed_pipe("export", str(three_clips), "--output_path", str(tmp_path / "out"), "--formats", "webp", stderr_too=True)
     assert code == BROKEN_PIPE_EXIT
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == sorted([*(f"{i}.webp" for i in range(3)), *(f"{i}_export.json" for i in range(3)), "export_sheet.png", "run.json"])
 
 
-def test_a_terminal_that_closes_under_the_progress_bar(tmp_path, source):
+def test_a_terminal_that_closes_under_the_progress_bar(tmp_path, three_clips):
     """Writing to it is another error than to a pipe, EIO."""
     ours, terminal = pty.openpty()
-    words = ["export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
+    words = ["export", str(three_clips), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
     running = subprocess.Popen([sys.executable, "-m", "wan_alpha", *words], stdout=terminal, stderr=terminal)
     os.close(terminal)
     assert os.read(ours, 1) == b"\x1b"  # rich has begun to draw
@@ -85,9 +73,9 @@ def test_a_full_standard_output_is_one_line_and_no_finding(words, monkeypatch, c
 @pytest.mark.parametrize(
     ("closed", "code"), [(">/dev/full", 2), (">&-", 2), ("2>&-", 0), ("2>/dev/full", 0), (">/dev/full 2>/dev/full", 2)]
 )
-def test_streams_that_take_nothing(closed, code, tmp_path, source):
+def test_streams_that_take_nothing(closed, code, tmp_path, three_clips):
     """In a process of its own: the interpreter's last flush must be quiet too. What is written is whole."""
-    words = [sys.executable, "-m", "wan_alpha", "export", str(source), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
+    words = [sys.executable, "-m", "wan_alpha", "export", str(three_clips), "--output_path", str(tmp_path / "out"), "--formats", "webp"]
     done = subprocess.run(["bash", "-c", f'"$@" {closed}', "-", *words], capture_output=True, text=True, check=False)
     assert done.returncode == code
     told = [line for line in done.stderr.splitlines() if line.startswith("error: standard output: got ")]
