@@ -27,6 +27,8 @@ from wan_alpha.media.read import (
 )
 from wan_alpha.media.stills import frame_numbers
 
+UNREADABLE_CAPTION = "unreadable caption"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
@@ -98,7 +100,7 @@ def diagnose(source: Source, *, expected: Expected, captioner: Captioner | None 
         caption = source.caption(captioner if clip else None)
         findings += caption_findings(caption)
     except DatasetError as error:
-        findings.append(unreadable("unreadable caption", error))
+        findings.append(unreadable(UNREADABLE_CAPTION, error))
     diagnosis = diagnosis_of(source, clip, caption=caption, findings=findings)
     return Examined(diagnosis=diagnosis, clip=clip, signature=signature(clip.rgb, clip.alpha) if clip else None)
 

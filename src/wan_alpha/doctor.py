@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,18 @@ from PIL import Image
 from wan_alpha.config import DoctorConfig, PrepareConfig, SourceConfig
 from wan_alpha.data.sources import FileSource
 from wan_alpha.dataset_report import REPORT, PrepareReport
-from wan_alpha.diagnosis import Diagnosis, Examined, captioner_of, diagnose, expected_of, join_duplicates, listed_sources, unreadable
-from wan_alpha.errors import MediaError
+from wan_alpha.diagnosis import (
+    UNREADABLE_CAPTION,
+    Diagnosis,
+    Examined,
+    captioner_of,
+    diagnose,
+    expected_of,
+    join_duplicates,
+    listed_sources,
+    unreadable,
+)
+from wan_alpha.errors import DatasetError, MediaError
 from wan_alpha.findings.duplicates import Signature
 from wan_alpha.findings.finding import SEVERITIES, sampled
 from wan_alpha.media.atomic import alone_in, beside
@@ -105,12 +115,13 @@ def _doctor(config: DoctorConfig) -> DoctorReport:
             advance()
     in_order = [seen[index] for index in range(len(tasks))]
     diagnoses = join_duplicates([(one.diagnosis, one.signature) for one in in_order])
+    captioned = [_captioned(source, one.diagnosis, config) for source, one in zip(sources, in_order, strict=True)]
     report = DoctorReport(
         source=str(config.source),
         output_path=str(config.output_path),
         fail_on=config.fail_on,
         diagnoses=tuple(diagnoses),
-        repaired=_repaired(config) if config.fix else None,
+        repaired=_repaired(config, captioned) if config.fix else None,
     )
     _write(report, [one.pictures for one in in_order], config.output_path)
     write_run_record(config.output_path, verb="doctor", config=config, weights={}, started=started)
@@ -140,7 +151,15 @@ def _died(source: FileSource) -> _Seen:
     return _Seen(diagnosis=Diagnosis(name=source.name, origin=source.origin(), findings=(unreadable("unreadable file", error),)))
 
 
-def _repaired(config: DoctorConfig) -> PrepareReport | str:
+def _captioned(source: FileSource, diagnosis: Diagnosis, config: DoctorConfig) -> FileSource:
+    """The source with what the user's captioner said of it in the examination, or said not: it is asked once."""
+    failed = next((found for found in diagnosis.findings if found.name == UNREADABLE_CAPTION), None)
+    if failed is not None:
+        return replace(source, found=replace(source.found, problem=source.found.problem or DatasetError(failed.says)))
+    return replace(source, row_caption=diagnosis.caption) if config.caption_command and diagnosis.caption else source
+
+
+def _repaired(config: DoctorConfig, sources: Sequence[FileSource]) -> PrepareReport | str:
     """What prepare makes with --fix of the same sources, in the doctor's folder; why there is nothing, if no clip is left.
 
     Left out are clips that cannot be read, and those with errors that no repair undoes, unless the settings keep them.
@@ -148,7 +167,7 @@ def _repaired(config: DoctorConfig) -> PrepareReport | str:
     shared = {field.name: getattr(config, field.name) for field in fields(SourceConfig)}
     own = {"output_path": config.output_path / DATASET, "on_bad_sample": "skip", "clips_with_errors": config.clips_with_errors}
     try:
-        return prepare(PrepareConfig(**{**shared, **own}))
+        return prepare(PrepareConfig(**{**shared, **own}), files=sources)
     except NoClipUsable as error:
         return str(error)
 

@@ -7,7 +7,7 @@ and in any process. Everything is made in OUTPUT_PATH.partial and moved when the
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wan_alpha.clip_sheet import MAX_ROWS, draw_sheet
 from wan_alpha.config import PrepareConfig
 from wan_alpha.data.conform import at_rate, at_size, fixed_windows, frames_at, scaled_size, scene_windows
 from wan_alpha.data.manifest import TABLE_SUFFIXES
-from wan_alpha.data.sources import Source, procedural_sources
+from wan_alpha.data.sources import FileSource, Source, procedural_sources
 from wan_alpha.data.work import WorkFolder, key_of, work_folder
 from wan_alpha.dataset_report import TABLE, ClipReport, PrepareReport, clip_report_from, clips_of_report, diagnosis_from, write_tables
 from wan_alpha.diagnosis import (
@@ -75,28 +75,31 @@ class NoClipUsable(DatasetError):
     """Every clip was left out."""
 
 
-def prepare(config: PrepareConfig) -> PrepareReport:
-    """Make the dataset. DatasetError or MediaError names the clip that cannot be used."""
-    sources = _sources(config)
+def prepare(config: PrepareConfig, *, files: Sequence[FileSource] | None = None) -> PrepareReport:
+    """Make the dataset. DatasetError or MediaError names the clip that cannot be used.
+
+    files: the clips of config.source, for a caller that has listed them and knows their captions.
+    """
+    sources = _sources(config, files)
     if config.output_path.exists() and not config.output_path.is_dir():
         raise UsageError("--output_path", got=f"the file {config.output_path}", expected="a folder")
     started = now()
     with work_folder(config.output_path, on_stop=config.on_stop) as work:
         report = _prepare_all(sources, config, work)
-        files = [path.name for clip in report.clips for path in pair_paths(work.path / clip.video)]
+        made = [path.name for clip in report.clips for path in pair_paths(work.path / clip.video)]
         tables = write_tables(report, work.path)
         draw_sheet([_prepared(clip, work.path) for clip in report.clips[:MAX_ROWS]], work.path / DATASET_SHEET)
         record = write_run_record(work.path, verb="prepare", config=config, weights={}, started=started)
-        work.keep_only({*files, *tables, DATASET_SHEET, record.name})
+        work.keep_only({*made, *tables, DATASET_SHEET, record.name})
         _publish(work.path, config.output_path)
     return report
 
 
-def _sources(config: PrepareConfig) -> list[Source]:
+def _sources(config: PrepareConfig, listed: Sequence[FileSource] | None) -> list[Source]:
     size = ClipSize(num_frames=config.num_frames, height=config.height, width=config.width)
     if config.source is not None and config.output_path.resolve() in (config.source.resolve(), _folder_of_table(config.source)):
         raise UsageError("--output_path", got="the source folder", expected="another folder")
-    files = [] if config.source is None else listed_sources(config, exclude=config.output_path)
+    files = listed if listed is not None else [] if config.source is None else listed_sources(config, exclude=config.output_path)
     inside = next((path for source in files for path in source.found.files if _would_be_replaced(path, config.output_path)), None)
     if inside is not None:
         raise UsageError("--output_path", got=f"{config.output_path}, where {inside.name} would be replaced", expected="another folder")
@@ -193,10 +196,10 @@ def _finished(task: _Task) -> _Made | None:
 
 def _make_now(task: _Task) -> _Made:
     source, config = task.source, task.config
-    prompt = source.caption(captioner_of(config))
     clip, findings, changes = _read(source, config)
     if config.clips_with_errors == "leave_out":
         _refuse_errors(source, findings)
+    prompt = source.caption(captioner_of(config))
     reports: list[ClipReport] = []
     files: list[Path] = []
     for start, piece, done in _pieces(clip, source, config):

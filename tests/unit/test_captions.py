@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from faults import clean_clip
-from wan_alpha.config import PrepareConfig
+from wan_alpha.config import DoctorConfig, PrepareConfig
 from wan_alpha.data.captions import Captioner
+from wan_alpha.doctor import doctor
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
 from wan_alpha.prepare import prepare
@@ -96,6 +97,25 @@ def test_a_captioner_that_fails_is_named_and_asked_again(clips, code, timeout_s,
     assert "b;touch oops.webp" in found["b;touch oops"]
     assert found["a"] == "from the text file"
     assert time.monotonic() - started < 120
+
+
+def test_the_doctor_asks_once_for_its_repaired_copies_too(clips):
+    """A clip for which there is no answer is not asked for again either, one that cannot be read never; a written caption needs none."""
+    write_webp(clean_clip(6, side=16, num_frames=2), clips / "mute.webp")
+    (clips / "broken.webp").write_bytes(b"RIFF")
+    asked = clips.parent / "asked.txt"
+    code = f'import sys; open("{asked}", "a").write(sys.argv[1][-9:] + "\\n"); sys.exit(1) if "mute" in sys.argv[1] else print("a fox")'
+    settings = {"caption_command": python(code), "caption_retries": 0, "clips_with_errors": "keep"}
+    report = doctor(DoctorConfig(source=clips, output_path=clips.parent / "out", fix=True, **settings))
+    assert sorted(asked.read_text().splitlines()) == ["mute.webp", "oops.webp"]
+    assert {clip.video: clip.prompt for clip in report.repaired.clips} == {
+        "a": "from the text file",
+        "b;touch oops": "a fox",
+        "c": "from the JSON file",
+    }
+    left_out = dict(report.repaired.skipped)
+    assert left_out.keys() == {"broken", "mute"}
+    assert "mute.webp: got no caption (exit code 1" in left_out["mute"]
 
 
 def test_a_captioner_that_recovers(tmp_path):
