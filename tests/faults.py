@@ -15,6 +15,7 @@ from wan_alpha.media.clip import RgbaClip
 
 Inject = Callable[[RgbaClip, np.random.Generator], RgbaClip]
 HIDDEN = ("continued", "backdrop", "black")
+VP9 = {"codec": "libvpx-vp9", "crf": 32, "b": 0, "deadline": "realtime"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +101,12 @@ def resized_coded_matte(crf: int) -> Inject:
 
     def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
         large = clip.width * 3 // 4 * 2, clip.height * 3 // 4 * 2
-        return with_alpha(clip, _resized(coded(_resized(clip.alpha, large), crf=crf), (clip.width, clip.height)))
+        return with_alpha(clip, resized(coded(resized(clip.alpha, large), crf=crf), (clip.width, clip.height)))
 
     return inject
 
 
-def _resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes])
 
 
@@ -246,9 +247,7 @@ FAULTS = (
     Fault(finding="noisy matte", strength="H.264 crf 23, 10 frames a group", inject=coded_matte(23, g=10), visible=False),
     Fault(finding="noisy matte", strength="H.264 crf 23, resized", inject=resized_coded_matte(23), visible=False),
     Fault(finding="noisy matte", strength="MPEG-4 quantiser 5", inject=mpeg4_matte(5), visible=False),
-    Fault(
-        finding="noisy matte", strength="VP9 crf 32", inject=coded_matte(32, codec="libvpx-vp9", b=0, deadline="realtime"), visible=False
-    ),
+    Fault(finding="noisy matte", strength="VP9 crf 32", inject=coded_matte(**VP9), visible=False),
     Fault(finding="premultiplied colour", strength="8 bit", inject=premultiplied),
     Fault(finding="halo", strength="100 %", inject=fringe(1.0), needs="edges"),
     Fault(finding="halo", strength="50 %", inject=fringe(0.5), needs="edges"),

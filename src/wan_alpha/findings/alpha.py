@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wan_alpha.findings.coding import loss_on_grid, rough_part
+from wan_alpha.findings.coding import was_coded
 from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.finding import OPAQUE, TRANSPARENT, Alpha, Measure, sampled
 
@@ -10,8 +10,7 @@ MIN_EDGE_PIXELS = 32
 NEAR = 12
 """Levels this close to 0 or 255 are where a codec's noise lives."""
 LITTLE_NOISE = 0.002
-DRAWN_SHARE = 0.4
-LOSS_OF_DRAWN = 0.96
+DRAWN_SHARE, DRAWN_SPAN = 0.3, 64
 
 
 def opaque_share(alpha: Alpha) -> Measure:
@@ -57,19 +56,20 @@ def noise_share(alpha: Alpha) -> Measure:
     """Share of the almost empty and almost solid pixels that differ from the median of their 3 x 3 neighbourhood.
 
     Almost: within 12 levels of 0 or 255, in a neighbourhood within 24. A soft tail, quantised to 8 bits, is flat or monotone there
-    and equals its median; a codec's ringing does not. A matte may be drawn rough: where two fifths of all rough pixels or more lie in
-    between, the codec's own grid decides (coding.py), and the share is 0 if coding on it loses as much as beside it, 0.96 or more.
+    and equals its median; a codec's ringing does not. A matte may be drawn rough: where three tenths of all rough pixels or more lie in
+    between, away from edges (5 x 5 pixels span at most 64 levels), the codec's own grid decides (coding.py), and the share is 0 if
+    coding on no grid loses less than beside it.
     """
     frames = sampled(len(alpha))
     chosen = alpha[frames]
     high, low = largest(chosen), smallest(chosen)
     rough = chosen != median(chosen)
     almost = ((high <= 2 * NEAR) & (chosen <= NEAR)) | ((low >= 255 - 2 * NEAR) & (chosen >= 255 - NEAR))
-    between = ~almost & (high.astype(np.int16) - low <= 64)
+    between = ~almost & (largest(high).astype(np.int16) - smallest(low) <= DRAWN_SPAN)
     noisy, drawn = (rough & almost).sum(axis=(1, 2)), int((rough & between).sum())
     share = float(noisy.sum() / max(1, almost.sum()))
     may_be_drawn = share >= LITTLE_NOISE and drawn >= DRAWN_SHARE * (drawn + noisy.sum())
-    if may_be_drawn and loss_on_grid(rough_part(alpha, rough=rough, frames=frames)) >= LOSS_OF_DRAWN:
+    if may_be_drawn and not was_coded(alpha, rough=rough, frames=frames):
         share = 0.0
     return Measure(value=share, frame=frames[int(noisy.argmax())])
 

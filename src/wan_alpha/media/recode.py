@@ -1,7 +1,8 @@
-"""A matte through H.264 and back, in memory: what one more encoding does to it."""
+"""A matte through a lossy codec and back, in memory: what one more encoding does to it."""
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -10,17 +11,25 @@ from jaxtyping import UInt8
 from wan_alpha.media.clip import media_errors
 from wan_alpha.media.colour import frame_matte, matte_frame
 
+Coder = Literal["H.264", "VP9"]
+CODERS: dict[Coder, tuple[str, str, dict[str, str]]] = {
+    "H.264": ("libx264", "h264", {"mbtree": "0"}),
+    "VP9": ("libvpx-vp9", "vp9", {"b": "0", "deadline": "good", "cpu-used": "4"}),
+}
+"""Names of the encoder and the decoder, and the encoder's options. mbtree of x264 gives another file from run to run under AVX-512."""
 
-def recoded(alpha: UInt8[np.ndarray, "T H W"], *, crf: int) -> UInt8[np.ndarray, "T H W"]:
-    """The frames, of even sides, after libx264 at this CRF as full-range luma, all else as it comes; MediaError if it refuses.
+
+def recoded(alpha: UInt8[np.ndarray, "T H W"], *, coder: Coder, crf: int) -> UInt8[np.ndarray, "T H W"]:
+    """The frames, of even sides, after CODER at this CRF as full-range luma, all else as it comes; MediaError if it refuses.
 
     One thread: rate control, and so the result, must not depend on the machine.
     """
+    encoder_name, decoder_name, options = CODERS[coder]
     with media_errors(Path("a matte in memory"), doing="write"):
-        encoder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
+        encoder, decoder = av.CodecContext.create(encoder_name, "w"), av.CodecContext.create(decoder_name, "r")
         encoder.height, encoder.width = alpha.shape[1:]
         encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", Fraction(16), Fraction(1, 16)
-        encoder.options, encoder.thread_count, decoder.thread_count = {"crf": str(crf)}, 1, 1
+        encoder.options, encoder.thread_count, decoder.thread_count = {"crf": str(crf), **options}, 1, 1
         packets = []
         for index, plane in enumerate(alpha):
             frame = matte_frame(plane, "yuv420p")
