@@ -12,7 +12,7 @@ from wan_alpha.media.clip import media_errors
 from wan_alpha.media.colour import frame_matte, matte_frame
 
 Coder = Literal["H.264", "VP9"]
-CODERS: dict[Coder, tuple[str, str, dict[str, str]]] = {
+CODERS: dict[Coder, tuple[Literal["libx264", "libvpx-vp9"], Literal["h264", "vp9"], dict[str, str]]] = {
     "H.264": ("libx264", "h264", {"mbtree": "0"}),
     "VP9": ("libvpx-vp9", "vp9", {"b": "0", "deadline": "good", "cpu-used": "4"}),
 }
