@@ -10,7 +10,7 @@ MIN_EDGE_PIXELS = 32
 NEAR = 12
 """Levels this close to 0 or 255 are where a codec's noise lives."""
 LITTLE_NOISE = 0.002
-DRAWN_SHARE, DRAWN_SPAN = 0.3, 64
+DRAWN_SHARE, DRAWN_SPAN = 0.15, 64
 
 
 def opaque_share(alpha: Alpha) -> Measure:
@@ -56,7 +56,7 @@ def noise_share(alpha: Alpha) -> Measure:
     """Share of the almost empty and almost solid pixels that differ from the median of their 3 x 3 neighbourhood.
 
     Almost: within 12 levels of 0 or 255, in a neighbourhood within 24. A soft tail, quantised to 8 bits, is flat or monotone there
-    and equals its median; a codec's ringing does not. A matte may be drawn rough: where three tenths of all rough pixels or more lie in
+    and equals its median; a codec's ringing does not. A matte may be drawn rough: where 15 % of all rough pixels or more lie in
     between, away from edges (5 x 5 pixels span at most 64 levels), the codec's own grid decides (coding.py), and the share is 0 if
     coding on no grid loses less than beside it.
     """

@@ -9,15 +9,9 @@ from PIL import Image
 from wan_alpha.findings.finding import MAX_SAMPLED, Alpha
 from wan_alpha.media.recode import Coder, recoded
 
-LOSS_OF_DRAWN, SCATTER = 0.96, 4.0
-TRIALS: tuple[tuple[Coder, int, float], ...] = (
-    ("H.264", 24, 1.0),
-    ("H.264", 20, 1.0),
-    ("VP9", 20, 1.0),
-    ("H.264", 24, 3 / 2),
-    ("H.264", 20, 3 / 2),
-)
-"""What a matte may have been coded by, how coarsely (CRF: near the first one the grid shows best), at how many times its present size."""
+LOSS_OF_DRAWN, SCATTER = 0.955, 4.0
+TRIALS: dict[float, tuple[tuple[Coder, int], ...]] = {1.0: (("H.264", 24), ("H.264", 20), ("VP9", 20)), 1.5: (("H.264", 24), ("H.264", 20))}
+"""At how many times its present size a matte may have been coded: by what, how coarsely (CRF: the grid shows best near the first one)."""
 SIDE = 192
 """Pixels of the square that is coded again."""
 BLOCK = 64
@@ -29,16 +23,15 @@ BESIDE = ((2, 2), (6, 6), (2, 6), (6, 2))
 
 def was_coded(alpha: Alpha, *, rough: Bool[np.ndarray, "F H W"], frames: list[int]) -> bool:
     """Whether the part of the matte that is most ROUGH (of the frames FRAMES) lies on the grid of one of the codecs tried."""
-    return any(
-        lies_on_grid(rough_part(alpha, rough=rough, frames=frames, scale=scale), coder=coder, crf=crf) for coder, crf, scale in TRIALS
-    )
+    parts = ((rough_part(alpha, rough=rough, frames=frames, scale=scale), coders) for scale, coders in TRIALS.items())
+    return any(lies_on_grid(part, coder=coder, crf=crf) for part, coders in parts for coder, crf in coders)
 
 
 def lies_on_grid(alpha: Alpha, *, coder: Coder, crf: int) -> bool:
     """Whether one more encoding costs less where blocks lie as they are than with the matte moved off the grid.
 
-    Cost: mean |a - code(a)|. On the grid it must stay below 0.96 of each of the costs beside it, moved by (2, 2), (6, 6), (2, 6) and
-    (6, 2) pixels, and in parts of less than 100 pixels across, where costs scatter, below 1 - 4 / across. A matte that never was coded
+    Cost: mean |a - code(a)|. On the grid it must stay below 0.955 of each of the costs beside it, moved by (2, 2), (6, 6), (2, 6) and
+    (6, 2) pixels, and in parts of less than 89 pixels across, where costs scatter, below 1 - 4 / across. A matte that never was coded
     does not care where blocks begin; one that was has lost before what its own blocks lose: 0.4 to 0.95. Coding again is the test of
     H. Farid, "Exposing Digital Forgeries from JPEG Ghosts" (IEEE TIFS 4 (1), 2009), the moved copy as its own reference that of
     J. Fridrich, M. Goljan and D. Hogea, "Steganalysis of JPEG Images: Breaking the F5 Algorithm" (2002).
