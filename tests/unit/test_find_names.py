@@ -77,6 +77,12 @@ def test_one_clip_in_several_formats_is_read_in_one(tmp_path, caplog, files, rea
     assert line.endswith(f"clips in several formats (1) are read in one of them: {told}; give another name to what is another clip")
 
 
+def test_half_a_pair_in_several_formats_loses_none_of_them(tmp_path):
+    found = find_clips(touch(tmp_path, "fgr/a.mp4", "fgr/a.mov", "pha/b.webm", "pha/b.mkv"))
+    assert [(clip.files[0].name, [path.name for path in clip.others]) for clip in found] == [("a.mov", ["a.mp4"]), ("b.mkv", ["b.webm"])]
+    assert all("half a pair" in str(clip.problem) for clip in found)
+
+
 def test_the_folder_of_an_export(tmp_path):
     write_png_sequence(noise(), tmp_path / "in" / "clip")
     export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "in" / "out", formats=("png", "zip", "webm", "prores", "pair")))

@@ -96,6 +96,13 @@ def test_half_a_pair(tmp_path):
         export(ExportConfig(source=tmp_path / "dog_alpha.jpg", output_path=tmp_path / "out"))
 
 
+@pytest.mark.parametrize("other", ["sub/b.webp", "b.webp"])
+def test_a_folder_with_a_clip_and_a_picture_is_no_folder_of_frames(tmp_path, other):
+    picture(tmp_path / "in" / "0001.jpg", colour(0))
+    picture(tmp_path / "in" / other, np.dstack([LEVELS] * 4))
+    assert [clip.name for clip in find_clips(tmp_path)] == ["b"]
+
+
 def test_pictures_beside_frames_and_clips_are_left_out(tmp_path, caplog):
     for number in range(3):
         picture(tmp_path / "walk" / f"{number}.png", np.dstack([LEVELS] * 4))

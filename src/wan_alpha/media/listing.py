@@ -48,9 +48,9 @@ def media_files(folder: Path, *, exclude: Path | None = None) -> list[Path]:
 def is_frame_folder(folder: Path) -> bool:
     """Nothing but the numbered frames of one clip (and text)."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    media = [path for path in files if path.is_dir() or (path.suffix.lower() in MEDIA_SUFFIXES and not is_jpeg(path))]
     stills = still_files(folder)
-    return len(stills) == len(media or stills) and is_sequence(stills) and not any(is_animation(path) for path in stills)
+    others = [path for path in files if path.is_dir() or (path.suffix.lower() in MEDIA_SUFFIXES and not is_jpeg(path))]
+    return set(others) <= set(stills) and is_sequence(stills) and not any(is_animation(path) for path in stills)
 
 
 def leads_back(folder: Path, above: tuple[Path, ...]) -> bool:

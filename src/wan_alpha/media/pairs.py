@@ -257,8 +257,10 @@ def pair_across(colours: Path, mattes: Path, *, exclude: Path | None = None) -> 
         stem = stem_before(name, COLOUR_ENDINGS) or name
         if stem in by_stem:
             clips.append(_pair(stem, rgb.pop(name), alpha.pop(by_stem.pop(stem))))
-    clips += [_half(FoundClip(name=name, rgb=paths[0]), "matte", mattes) for name, paths in rgb.items()]
-    clips += [_half(FoundClip(name=name, alpha=paths[0]), "colour", colours) for name, paths in alpha.items()]
+    for name, (first, *others) in rgb.items():
+        clips.append(_half(FoundClip(name=name, rgb=first, others=tuple(others)), "matte", mattes))
+    for name, (first, *others) in alpha.items():
+        clips.append(_half(FoundClip(name=name, alpha=first, others=tuple(others)), "colour", colours))
     yield from sorted(clips, key=lambda clip: natural_key(Path(clip.name)))
 
 
@@ -278,4 +280,4 @@ def _halves_in(folder: Path, *, exclude: Path | None) -> dict[str, list[Path]]:
     for path in entries(folder, exclude=exclude):
         if path.is_dir() or is_media(path):
             halves[name_of(path)].append(path)
-    return halves
+    return {name: sorted(paths, key=_rank) for name, paths in halves.items()}
