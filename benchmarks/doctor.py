@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from faults import FAULTS, HIDDEN, Fault, clean_clip, material_clip  # noqa: E402
+from faults import FAULTS, HIDDEN, Fault, clean_clip, material_clip, with_hidden  # noqa: E402
 from wan_alpha.data.materials import MOTIONS, Motion, frame_order, material_caption  # noqa: E402
 from wan_alpha.data.synthetic import sample_transparent_scene  # noqa: E402
 from wan_alpha.findings.examine import CHECKS, MATTE_CHECKS, Expected, examine  # noqa: E402
@@ -38,6 +38,8 @@ SEEN_LEVELS, SEEN_SHARE = 10, 0.001
 WINDOW = 17
 EVERY = Expected(num_frames=1, fps=16.0)
 NAMES = [check.name for check in (*MATTE_CHECKS, *CHECKS)]
+HIDDEN_MATTERS = {"shifted matte", "delayed matte"}
+"""What is judged by the colour's end at the matte's edge."""
 SAME_SIGHT = {"delayed matte": {"delayed matte", "shifted matte"}}
 """A matte that is late over steady motion is a matte beside the colour: either finding counts."""
 FRINGED = {
@@ -86,6 +88,14 @@ def real(folder: Path) -> Iterator[Case]:
             has |= {"edges", "solid edges", "colour edge"}
         has |= {"halo"} if found.name in {f"asteroid_{name}_spin" for name in FRINGED} else set()
         yield found.name, clip, has
+
+
+def real_hidden(folder: Path, first_seed: int) -> Iterator[Case]:
+    """The real clips with edges, with black and with a procedural backdrop under alpha 0; their own hidden colour is the WebP encoder's."""
+    for index, (name, clip, has) in enumerate(real(folder)):
+        if "colour edge" in has:
+            for hidden in ("backdrop", "black"):
+                yield f"{name}, {hidden}", with_hidden(clip, first_seed + index, hidden=hidden), has
 
 
 def applies(fault: Fault, clip: RgbaClip, has: set[str]) -> bool:
@@ -182,6 +192,10 @@ def main() -> None:
         show(f"materials, {' and '.join(motions)}", cases, arguments.only, arguments.verbose)
     if arguments.real.is_dir():
         show(arguments.real.name, real(arguments.real), arguments.only, arguments.verbose)
+        if not arguments.only or HIDDEN_MATTERS & set(arguments.only):
+            only = [name for name in arguments.only if name in HIDDEN_MATTERS] or sorted(HIDDEN_MATTERS)
+            cases = real_hidden(arguments.real, arguments.first_seed)
+            show(f"{arguments.real.name}, other colour under alpha 0", cases, only, arguments.verbose)
 
 
 if __name__ == "__main__":

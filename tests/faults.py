@@ -34,14 +34,18 @@ class Fault:
 
 def clean_clip(seed: int, *, hidden: str = "backdrop", num_frames: int = 17, side: int = 96) -> RgbaClip:
     """A procedural clip; under alpha 0 the subject's colour goes on, or lies a backdrop, or black."""
-    scene, size = sample_transparent_scene(seed), {"num_frames": num_frames, "height": side, "width": side}
-    colour, alpha = render_subject(scene, **size)
-    rgb, matte = levels(colour), levels(alpha)
+    scene = sample_transparent_scene(seed)
+    colour, alpha = render_subject(scene, num_frames=num_frames, height=side, width=side)
+    return with_hidden(RgbaClip(rgb=levels(colour), alpha=levels(alpha), fps=16.0), seed, hidden=hidden)
+
+
+def with_hidden(clip: RgbaClip, seed: int, *, hidden: str) -> RgbaClip:
+    """The clip with its colour under alpha 0 as it is ("continued"), a "backdrop" of the procedural scene SEED, or "black"."""
+    visible = clip.alpha[..., None] > 0
     if hidden == "backdrop":
-        rgb = np.where(matte[..., None] > 0, rgb, levels(render_backdrop(scene, **size)))
-    if hidden == "black":
-        rgb = rgb * (matte[..., None] > 0).astype(np.uint8)
-    return RgbaClip(rgb=rgb, alpha=matte, fps=16.0)
+        size = {"num_frames": clip.num_frames, "height": clip.height, "width": clip.width}
+        return replace(clip, rgb=np.where(visible, clip.rgb, levels(render_backdrop(sample_transparent_scene(seed), **size))))
+    return replace(clip, rgb=clip.rgb * visible.astype(np.uint8)) if hidden == "black" else clip
 
 
 def material_clip(seed: int, *, num_frames: int = 17, side: int = 128) -> RgbaClip:

@@ -4,28 +4,25 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from faults import FAULTS, VP9, Fault, clean_clip, coded, material_clip, resized, shifted, with_alpha
+from faults import FAULTS, VP9, Fault, clean_clip, coded, material_clip, resized, with_alpha
 from faults import boiling as boil
 from wan_alpha.data.conform import at_size
 from wan_alpha.findings.alpha import border_touch, hard_edge_share, limited_floor, noise_share
+from wan_alpha.findings.boiling import boiling
 from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.coding import lies_on_grid, rough_part
 from wan_alpha.findings.colour import edge_pull, proportional_share
-from wan_alpha.findings.colour_line import edge_shift
 from wan_alpha.findings.duplicates import duplicate_findings, signature
 from wan_alpha.findings.examine import Expected, examine
 from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.frame import held_share, scene_cuts
-from wan_alpha.findings.motion import boiling, time_lag
 from wan_alpha.findings.repair import bleed, denoise, repair, stretch, unpremultiply
-from wan_alpha.findings.shift import _cross_spectrum, _phase_shift, space_shift
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.recode import recoded
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
-TUFT_OF_HAIR, DISC_MOVING_RIGHT, TRIANGLE_OVER_CLOUDS = 700_139, 700_247, 700_000
-GLASS_BALL_GROWING = 700_019
+DISC_MOVING_RIGHT = 700_247
 ROUGH_SMOKE, ROUGHER_SMOKE = 700_008, 700_014
 H264 = {"crf": 23, "mbtree": 0}
 """The same each time: see media/recode.py."""
@@ -108,12 +105,6 @@ def test_flames_that_redden_where_they_are_thin_have_no_halo(star):
         assert edge_pull(np.rint(colour).astype(np.uint8), star.alpha).value == 0
     evenly = np.array([255.0, 220.0, 180.0]) - np.array([0, 60, 90]) * (1 - a)
     assert edge_pull(np.rint(evenly).astype(np.uint8), star.alpha).value > 40
-
-
-def test_shift_is_measured_below_a_pixel(star):
-    moved = np.rint(0.25 * star.alpha + 0.75 * np.roll(star.alpha, 1, axis=2)).astype(np.uint8)
-    assert space_shift(star.rgb, moved).value == pytest.approx(0.75, abs=0.3)
-    assert space_shift(star.rgb, star.alpha).value < 0.2
 
 
 def test_measures_that_do_not_apply():
@@ -255,74 +246,6 @@ def test_bleed_changes_hidden_pixels_only(star):
     assert np.array_equal(filled[seen], star.rgb[seen])
     mean = star.rgb[star.alpha > 200].mean(axis=0)
     assert np.abs(filled[~seen].mean(axis=0) - mean).max() < 25
-
-
-def test_a_shift_of_strands_is_seen_in_the_phases():
-    """Hair has edges everywhere, so sizes of gradients correlate at every shift."""
-    hair = clean_clip(TUFT_OF_HAIR)
-    assert space_shift(hair.rgb, hair.alpha).value < 0.1
-    for pixels in (2, 4):
-        moved = shifted(pixels)(hair, np.random.default_rng(0))
-        assert abs(space_shift(moved.rgb, moved.alpha).value - pixels) < 1
-
-
-@pytest.mark.parametrize("seed", [STAR_MOVING_UP, DISC_MOVING_RIGHT, TUFT_OF_HAIR], ids=["star", "disc", "hair"])
-def test_half_a_pixel_is_a_shift_and_none_is_not(seed):
-    clip = clean_clip(seed)
-    assert space_shift(clip.rgb, clip.alpha).value < 0.2
-    moved = shifted(0.5)(clip, np.random.default_rng(seed))
-    assert 0.4 < space_shift(moved.rgb, moved.alpha).value < 0.8
-
-
-def test_chroma_beside_luma_is_no_shift():
-    """Half a pixel to the right, as 4:2:0 read with another idea of where its samples lie."""
-    clip = clean_clip(TRIANGLE_OVER_CLOUDS)
-    luma = (clip.rgb @ np.array([0.2126, 0.7152, 0.0722]))[..., None]
-    chroma = clip.rgb - luma
-    rgb = np.clip(np.rint(luma + (chroma + np.roll(chroma, 1, axis=2)) / 2), 0, 255).astype(np.uint8)
-    assert space_shift(rgb, clip.alpha).value < 0.3
-
-
-def test_edges_that_colour_does_not_follow_say_nothing(star):
-    """Noise over most of the subject: what is left of its edges is too little to speak for all."""
-    few = slice(0, 5)
-    rgb = star.rgb[few].copy()
-    assert edge_shift(rgb, star.alpha[few]) is not None
-    rgb[:, :, :37] = np.random.default_rng(0).integers(0, 256, rgb[:, :, :37].shape)
-    assert edge_shift(rgb, star.alpha[few]) is None
-
-
-@pytest.mark.parametrize(("noise", "across", "found"), [(1.4, 1, True), (3.0, 1, False), (3.0, 3, True)])
-def test_a_weak_peak_of_the_phases_counts_from_two_pixels(noise, across, found):
-    """Shade moves such a peak by up to a pixel and a half."""
-    rng = np.random.default_rng(0)
-    matte, other = rng.normal(size=(2, 3, 64, 64))
-    spectrum = _cross_spectrum(np.roll(matte, across, axis=2) + noise * other, matte)
-    assert _phase_shift(spectrum, (64, 64)) == ((0, across) if found else None)
-
-
-def test_a_ring_of_colour_around_the_matte_is_no_shift():
-    y, x = np.mgrid[0:64, 0:64]
-    distance = np.hypot(x - 32, y - 32)
-    alpha = np.broadcast_to(np.clip(255 - 60 * (distance - 14), 0, 255).astype(np.uint8), (9, 64, 64))
-    rgb = np.broadcast_to(np.where(distance[..., None] < 17, 200, 0).astype(np.uint8), (9, 64, 64, 3))
-    measured = space_shift(rgb, alpha)
-    assert measured is None or measured.value < 0.6
-
-
-@pytest.mark.parametrize(("frames", "late"), [(7, 1), (9, 2)])
-def test_a_delay_is_seen_in_short_clips(frames, late):
-    clip = clean_clip(DISC_MOVING_RIGHT)
-    spans = slice(4, 4 + frames), slice(4 - late, 4 - late + frames)
-    assert time_lag(clip.rgb[spans[0]], clip.alpha[spans[0]]).value == 0
-    assert time_lag(clip.rgb[spans[0]], clip.alpha[spans[1]]).value == late
-    assert time_lag(clip.rgb[:6], clip.alpha[:6]) is None
-
-
-def test_sides_that_do_not_follow_one_matte_show_no_delay():
-    """The rim of a growing glass ball: edges that appear lag by one frame, those that go by four."""
-    clip = clean_clip(GLASS_BALL_GROWING)
-    assert time_lag(clip.rgb, clip.alpha) is None
 
 
 def test_boiling_edges_of_what_moves_before_a_backdrop():

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from wan_alpha.findings.alpha import border_touch, empty_share, hard_edge_share, limited_floor, noise_share, opaque_border, opaque_share
+from wan_alpha.findings.boiling import boiling
 from wan_alpha.findings.colour import edge_pull, hidden_black_share, hidden_roughness, proportional_share
+from wan_alpha.findings.delay import time_lag
 from wan_alpha.findings.finding import Check, Finding
 from wan_alpha.findings.flicker import flicker
 from wan_alpha.findings.frame import held_share, letterbox_share, missing_frames, rate_error, rate_spread
-from wan_alpha.findings.motion import boiling, time_lag
 from wan_alpha.findings.shift import space_shift
 from wan_alpha.media.clip import RgbaClip
 

@@ -37,14 +37,6 @@ def box_sum(values: Floats, *, radius: int) -> Floats:
     return values
 
 
-def gradients(values: Floats) -> tuple[Floats, Floats]:
-    """Central differences along height and width, (T, H, W[, C]) each; 0 on the border lines."""
-    dy, dx = np.zeros_like(values), np.zeros_like(values)
-    dy[:, 1:-1] = (values[:, 2:] - values[:, :-2]) / 2
-    dx[:, :, 1:-1] = (values[:, :, 2:] - values[:, :, :-2]) / 2
-    return dy, dx
-
-
 def _reduced(frame: NDArray[np.uint8], extreme: np.ufunc, size: int) -> NDArray[np.uint8]:
     padded = np.pad(frame, size // 2, mode="edge")
     height, width = frame.shape
