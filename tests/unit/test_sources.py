@@ -186,6 +186,7 @@ def test_a_row_that_names_no_file_is_that_rows_problem(folder, file, message):
     bad, good = sources(folder).values()
     assert "metadata.csv, line 2: " in problem(bad)
     assert message.format("video") in problem(bad)
+    assert "--dataset" not in problem(bad), "a flag that doctor and prepare lack"
     assert bad.name.endswith("(line 2)")
     assert (bad.caption(), bad.origin()) == ("A tiger", (str(folder / "metadata.csv"),))
     assert (good.name, good.caption()) == ("a", "A lion")

@@ -199,13 +199,13 @@ def _named(base: Path, where: str, column: str, value: str, prompt: str) -> Clip
     if path.exists():
         return ClipEntry(name=_stem(value), prompt=prompt, rgba=path)
     either = f"{value}_rgb.mp4 and {value}_alpha.mp4, or an RGBA file"
-    raise not_there(base, where, column, value, expected=either, do="check --dataset_base_path")
+    raise not_there(base, where, column, value, expected=either, do="copy the file there, or correct the row or the folder")
 
 
 def _file(base: Path, where: str, column: str, value: str) -> Path:
     path = _inside(base, where, column, value)
     if not path.exists():
-        raise not_there(base, where, column, value, expected="an existing file", do="check --dataset_base_path")
+        raise not_there(base, where, column, value, expected="an existing file", do="copy the file there, or correct the row or the folder")
     return path
 
 
