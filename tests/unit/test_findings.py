@@ -22,7 +22,7 @@ from wan_alpha.media.recode import recoded
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
-DISC_MOVING_RIGHT = 700_247
+DISC_MOVING_RIGHT, TUFT_OF_HAIR = 700_247, 700_139
 ROUGH_SMOKE, ROUGHER_SMOKE = 700_008, 700_014
 H264 = {"crf": 23, "mbtree": 0}
 """The same each time: see media/recode.py."""
