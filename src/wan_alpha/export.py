@@ -6,7 +6,6 @@ OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json 
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from torch import Tensor
 from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
 from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError, did_you_mean
-from wan_alpha.media.atomic import remove, staging
+from wan_alpha.media.atomic import check_place, staging, take_place
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
@@ -132,9 +131,11 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tu
         sidecar |= {} if clip.evidence is None else {"alpha_evidence": clip.evidence}
         sidecar |= {} if clip.record is None else {"record": json.loads(clip.record)}
         ending(made, SIDECAR_ENDING).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
-        for name in [*written, stem.name + SIDECAR_ENDING]:
-            remove(stem.parent / name)
-            os.replace(folder / name, stem.parent / name)
+        names = [*written, stem.name + SIDECAR_ENDING]
+        for name in names:
+            check_place(stem.parent / name, by=folder / name)
+        for name in names:
+            take_place(folder / name, stem.parent / name)
     return [stem.parent / name for name in written]
 
 

@@ -1,11 +1,11 @@
 import os
-import resource
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from full_disk import full_after
 from wan_alpha.checkpoints import files
 from wan_alpha.checkpoints.files import read_many, read_metadata, read_tensors, require_keys, require_shapes, sha256, write_tensors
 from wan_alpha.errors import CheckpointError
@@ -99,12 +99,7 @@ def test_key_report() -> None:
 @pytest.mark.parametrize("name", ["merge.safetensors", "decoder.bin"])
 def test_a_full_disk_is_one_line_and_keeps_the_file_before(name: str, tmp_path: Path) -> None:
     write_tensors(tmp_path / name, {"x": torch.ones(1)}, metadata={})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(CheckpointError, match=rf"{name}: got .*make room on the disk"):
-            write_tensors(tmp_path / name, {"x": torch.ones(100_000)}, metadata={})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_after(4096), pytest.raises(CheckpointError, match=rf"{name}: got .*make room on the disk"):
+        write_tensors(tmp_path / name, {"x": torch.ones(100_000)}, metadata={})
     assert torch.equal(read_tensors(tmp_path / name)["x"], torch.ones(1))
     assert [path.name for path in tmp_path.iterdir()] == [name]

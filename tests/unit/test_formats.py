@@ -1,7 +1,6 @@
-"""Every export format with all 256 alpha levels, in 8 and 16 bits; hidden colour; conventions; full disks."""
+"""Every export format with all 256 alpha levels, in 8 and 16 bits; hidden colour; conventions."""
 
 import json
-import resource
 from dataclasses import replace
 
 import av
@@ -17,7 +16,7 @@ from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import bleed, fill_hidden
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.read import ReadSettings, read_pair, read_rgba
-from wan_alpha.media.write import write_png_sequence, write_preview_mp4
+from wan_alpha.media.write import write_png_sequence
 from wan_alpha.sheet import preview
 
 PATCHES = np.array(
@@ -214,41 +213,3 @@ def test_pictures_on_terminals():
     assert "m=0;" in kitty
     assert picture_sequence(png, {"TERM_PROGRAM": "iTerm.app"}).startswith("\x1b]1337;File=inline=1;size=4000:")
     assert picture_sequence(png, {"TERM": "xterm-256color"}) == ""
-
-
-# Full disks
-
-
-@pytest.mark.parametrize("name", ["png", "zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "exr", "preview"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
-    """No file may grow beyond 2 KB: what the disk refuses, at the first write or at the last, is an error."""
-    if name == "exr":
-        pytest.importorskip("OpenEXR")
-    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 4), dtype=np.uint8)
-    clip = RgbaClip(rgb=noise[..., :3], alpha=noise[..., 3], fps=16.0)
-    stem = tmp_path / "new" / "a"
-    write = {"preview": lambda: write_preview_mp4(clip.rgb, ending(stem, "_preview.mp4"), fps=16.0)}.get(
-        name, lambda: write_format(clip, stem, name=name, options=WriteOptions())
-    )
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
-    try:
-        with pytest.raises(MediaError, match="a") as error:
-            write()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_too_full_for_the_sheet_keeps_the_clips_and_the_record(tmp_path, caplog):
-    noise = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 4), dtype=np.uint8)
-    write_png_sequence(RgbaClip(rgb=noise[..., :3], alpha=noise[..., 3], fps=16.0), tmp_path / "clip")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (24576, hard))
-    try:
-        export(ExportConfig(source=tmp_path / "clip", output_path=tmp_path / "out", formats=("webp",), webp_quality=0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.webp", "clip_export.json", "run.json"]
-    assert [record.message for record in caplog.records if "no contact sheet" in record.message and "export_sheet.png" in record.message]

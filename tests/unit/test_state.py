@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import time
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from forked import forked, save_at, save_without_end, state_at
+from full_disk import full_after
 from toy_training import run, toy_config
 from wan_alpha.errors import CheckpointError
 from wan_alpha.train.randomness import random_states, restore_random_states
@@ -50,13 +50,8 @@ def test_killing_a_run_while_it_saves_leaves_a_latest_that_loads(tmp_path):
 @pytest.mark.parametrize("limit", [64, 1200])
 def test_a_full_disk_is_an_error_that_keeps_the_previous_state(tmp_path, limit):
     save_at(1, tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(CheckpointError, match="make room on the disk and go on with --resume latest"):
-            save_at(2, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_after(limit), pytest.raises(CheckpointError, match="make room on the disk and go on with --resume latest"):
+        save_at(2, tmp_path)
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_000001"]
     assert load_latest(tmp_path) == 1
 

@@ -14,21 +14,40 @@ from wan_alpha.media.alone import alone, one_of_several
 def beside(path: Path) -> Iterator[Path]:
     """Yield PATH.partial to write a file or a folder to. On success it takes PATH's place; on any error, Ctrl-C included, it is removed.
 
-    Parent folders are made, and those made here are removed again on an error.
+    Parent folders are made, and those made here are removed again on an error. What is of another kind than what was written stays.
     """
+    check_place(path)
     made = make_parents(path)
     partial = path.with_name(path.name + ".partial")
     remove(partial)
     try:
         yield partial
-        if path.is_dir():
-            remove(path)
-        os.replace(partial, path)
+        take_place(partial, path)
     except BaseException:
         remove(partial)
         for folder in made:
             folder.rmdir()
         raise
+
+
+def check_place(path: Path, *, by: Path | None = None) -> None:
+    """MediaError for a pipe or a device at PATH; where BY is there to replace it, for a folder in a file's place or a file in a folder's.
+
+    A file in the place of a pipe would leave its reader waiting for ever.
+    """
+    is_file, is_folder = path.is_file(), path.is_dir()
+    if not path.exists() or (is_folder or is_file if by is None else is_folder if by.is_dir() else is_file):
+        return
+    got = "a folder" if is_folder else "a file" if is_file else "a pipe or a device"
+    raise MediaError(path, got=got, expected="nothing, or what may be replaced", do="move it, or choose another --output_path")
+
+
+def take_place(partial: Path, path: Path) -> None:
+    """Move PARTIAL to PATH, whose file or folder it replaces (check_place)."""
+    check_place(path, by=partial)
+    if path.is_dir():
+        remove(path)
+    os.replace(partial, path)
 
 
 @contextmanager
