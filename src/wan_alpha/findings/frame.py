@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
+from wan_alpha.findings.filters import brightest
 from wan_alpha.findings.finding import OPAQUE, Alpha, Measure, Rgb, sampled
 
 BLACK = 20
@@ -20,7 +21,7 @@ def letterbox_share(rgb: Rgb, alpha: Alpha) -> Measure:
     too. Depths differ by at most 2 lines and are at least 2.
     """
     frames = sampled(len(alpha))
-    black = rgb[frames].max(axis=-1) <= BLACK
+    black = brightest(rgb[frames]) <= BLACK
     shares = []
     for state in (black, black & (alpha[frames] >= OPAQUE)):
         for lines, side in ((state, "top and bottom"), (state.transpose(0, 2, 1), "left and right")):
