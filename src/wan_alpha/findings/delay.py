@@ -1,14 +1,14 @@
 """The matte's time beside the colour's, in frames. Arrays are 0..255, (T, H, W[, 3])."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
 from wan_alpha.findings.outline import Lines, colour_ends, flat_colour, outline
 
 MAX_LAG = 4
 """Frames, and at most a third of a short clip's steps."""
-MIN_LINES = 150
+MIN_LINES, MAX_LINES = 150, 1000
 MIN_AGREEMENT, MIN_GAIN = 0.105, 1.15
 TOLERANCE = 0.5
 RIMS, UNMOVED_RIMS = np.arange(-1, 3.1, 0.25), np.arange(-1, 6.1, 0.25)
@@ -26,7 +26,7 @@ def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
     if farthest < 2:
         return None
     frames = sampled(len(alpha))
-    lines, flat = outline(alpha, frames), flat_colour(rgb, alpha, frames)
+    lines, flat = outline(alpha, frames, at_most=MAX_LINES), flat_colour(rgb, alpha, frames)
     agreement = {lag: _agreement(rgb, lines, flat, lag=lag, rims=RIMS if lag else UNMOVED_RIMS) for lag in range(-farthest, farthest + 1)}
     best = max(agreement, key=lambda lag: agreement[lag])
     if agreement[best] < MIN_AGREEMENT:
@@ -35,7 +35,7 @@ def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
     return Measure(value=float(abs(late)), detail="ahead of" if late < 0 else "behind")
 
 
-def _agreement(rgb: Rgb, lines: Lines, flat: Float[np.ndarray, "3"] | None, *, lag: int, rims: Float[np.ndarray, "R"]) -> float:
+def _agreement(rgb: Rgb, lines: Lines, flat: Int[np.ndarray, "3"] | None, *, lag: int, rims: Float[np.ndarray, "R"]) -> float:
     """At LAG, over the lines whose frame has one that much earlier; 0 for fewer than 150."""
     inside = lines.of((lines.frame - lag >= 0) & (lines.frame - lag < len(rgb)))
     if len(inside.frame) < MIN_LINES:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from wan_alpha.findings.finding import Alpha, Rgb
 
@@ -14,7 +14,6 @@ REACH = 9
 STEPS_PER_PIXEL = 4
 SPAN = 6
 """Steps over which a change of colour is taken: 1.5 pixels."""
-MAX_LINES = 2500
 NORMAL_RADIUS = 3
 MAX_FROM_POINT = 3.0
 CLEAR_CHANGE, CLEAR_SHARE, SHARP = 10.0, 0.3, 2.0
@@ -59,14 +58,14 @@ class Lines:
         return np.asarray((1 - down) * upper + down * lower)
 
 
-def outline(alpha: Alpha, frames: list[int]) -> Lines:
-    """At most 2,500 lines of the chosen FRAMES, spread evenly, 9 pixels away from the frame's border, where the matte ends within 3."""
+def outline(alpha: Alpha, frames: list[int], *, at_most: int = 2500) -> Lines:
+    """AT_MOST so many lines of the chosen FRAMES, spread evenly, 9 pixels away from the frame's border, where the matte ends within 3."""
     chosen = alpha[frames]
     inside = chosen > LEVEL
     height, width = (side - REACH for side in inside.shape[1:])
     around = [inside[:, REACH + dy : height + dy, REACH + dx : width + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
     points = np.argwhere(inside[:, REACH:height, REACH:width] & ~np.logical_and.reduce(around))
-    t, y, x = points[np.linspace(0, len(points) - 1, min(len(points), MAX_LINES)).astype(int)].T
+    t, y, x = points[np.linspace(0, len(points) - 1, min(len(points), at_most)).astype(int)].T
     start = np.stack([y + REACH, x + REACH], axis=1)
     lines = Lines(frame=t, start=start, normal=_normals(chosen, t, start), matte_end=np.zeros(len(t)))
     end = _crossing(-lines.on(chosen), level=-LEVEL, near=lines.matte_end)
@@ -74,7 +73,7 @@ def outline(alpha: Alpha, frames: list[int]) -> Lines:
     return lines.of(np.abs(end) <= MAX_FROM_POINT)
 
 
-def colour_ends(rgb: Rgb, lines: Lines, *, flat: Float[np.ndarray, "3"] | None, behind: int = 0) -> Positions:
+def colour_ends(rgb: Rgb, lines: Lines, *, flat: Int[np.ndarray, "3"] | None, behind: int = 0) -> Positions:
     """Where on each line the colour ends, in pixels beyond the matte's end; not a number where it does not.
 
     Where the hidden pixels have a FLAT colour (flat_colour), colour ends where that begins, to 2 levels, nearest to the matte's end.
@@ -85,18 +84,25 @@ def colour_ends(rgb: Rgb, lines: Lines, *, flat: Float[np.ndarray, "3"] | None, 
     """
     if flat is None:
         return _outermost_change(lines.on(rgb, behind=behind)) - lines.matte_end
-    hidden = lines.on(rgb, behind=behind, measure=lambda pixels: (np.abs(pixels - flat).max(axis=-1) <= FLAT_LEVELS).astype(np.float32))
+    hidden = lines.on(rgb, behind=behind, measure=lambda pixels: _is_near(pixels, flat).astype(np.float32))
     return _crossing(hidden, level=0.5, near=lines.matte_end) - lines.matte_end
 
 
-def flat_colour(rgb: Rgb, alpha: Alpha, frames: list[int]) -> Float[np.ndarray, "3"] | None:
+def flat_colour(rgb: Rgb, alpha: Alpha, frames: list[int]) -> Int[np.ndarray, "3"] | None:
     """The one colour of the transparent pixels: their median, if 75 % lie within 2 levels of it."""
     step = 1 + alpha[0].size // FLAT_SAMPLE
     hidden = np.concatenate([rgb[t, ::step][alpha[t, ::step] == 0] for t in frames])
     if len(hidden) == 0:
         return None
-    colour = np.median(hidden, axis=0)
-    return colour if np.mean(np.abs(hidden - colour).max(axis=-1) <= FLAT_LEVELS) >= FLAT_SHARE else None
+    colour = np.rint(np.median(hidden, axis=0)).astype(int)
+    return colour if np.mean(_is_near(hidden, colour)) >= FLAT_SHARE else None
+
+
+def _is_near(pixels: UInt8[np.ndarray, "... 3"], colour: Int[np.ndarray, "3"]) -> Bool[np.ndarray, "..."]:
+    """Where every channel lies within 2 levels of COLOUR's."""
+    low, high = (np.clip(colour + step, 0, 255).astype(np.uint8) for step in (-FLAT_LEVELS, FLAT_LEVELS))
+    within = (pixels >= low) & (pixels <= high)
+    return np.asarray(within[..., 0] & within[..., 1] & within[..., 2])
 
 
 def _normals(alpha: Alpha, t: Int[np.ndarray, "N"], start: Int[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
