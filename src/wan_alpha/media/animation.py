@@ -163,7 +163,7 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(name, begin, end) of every chunk of a RIFF file, header and padding included; ValueError where the file ends early."""
     stated, offset = 8 + struct.unpack_from("<I", data, 4)[0], 12
     if stated > len(data):
-        raise ValueError(f"{len(data)} bytes of {stated}")
+        raise ValueError(f"{len(data)} of the {stated} bytes that its header states")
     while offset + 8 <= stated:
         size = struct.unpack_from("<I", data, offset + 4)[0]
         end = offset + 8 + size + size % 2

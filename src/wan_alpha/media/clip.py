@@ -153,7 +153,9 @@ def media_errors(path: Path, *, doing: str = "read") -> Iterator[None]:
     except CODEC_ERRORS as error:
         expected = "a complete, readable file" if doing == "read" else "a file that can be written"
         do = "check that the file plays; copy or export it again" if doing == "read" else "check the folder and the free space"
-        raise MediaError(path, got=f"{type(error).__name__} ({_reason(error)})", expected=expected, do=do) from error
+        # A reader's own words need no class beside them.
+        got = _reason(error) if type(error) is ValueError else f"{type(error).__name__} ({_reason(error)})"
+        raise MediaError(path, got=got, expected=expected, do=do) from error
 
 
 @contextmanager
