@@ -49,16 +49,23 @@ def evidence(clip: RgbaClip, *, transfer: Transfer = "display") -> Evidence:
     A black or evenly dark subject gives no correlation and counts as straight, where it is the same.
     """
     low, high = (level * (clip.top // 255) for level in TRANSLUCENT)
-    translucent = (clip.alpha >= low) & (clip.alpha <= high)
-    alpha = clip.alpha[translucent].astype(np.float64)
-    brightest = clip.rgb[translucent].max(axis=-1).astype(np.float64) if alpha.size else alpha
-    brightest = srgb_to_linear(brightest / clip.top) * clip.top if transfer == "linear" else brightest
-    varies = alpha.size > 1 and alpha.std() > 0 and brightest.std() > 0
-    return Evidence(
-        pixels=int(alpha.size),
-        above=float(np.mean(brightest > alpha + SLACK * (clip.top // 255))) if alpha.size else 0.0,
-        correlation=float(np.corrcoef(brightest, alpha)[0, 1]) if varies else 0.0,
-    )
+    above, sums = 0, np.zeros(6)
+    for rgb, matte in zip(clip.rgb, clip.alpha, strict=True):  # frame by frame: levels as numbers take many times their room
+        translucent = (matte >= low) & (matte <= high)
+        alpha, brightest = matte[translucent].astype(np.float64), rgb[translucent].max(axis=-1, initial=0).astype(np.float64)
+        brightest = srgb_to_linear(brightest / clip.top) * clip.top if transfer == "linear" else brightest
+        above += int(np.count_nonzero(brightest > alpha + SLACK * (clip.top // 255)))
+        sums += [alpha.size, alpha.sum(), brightest.sum(), alpha @ alpha, brightest @ brightest, alpha @ brightest]
+    pixels = int(sums[0])
+    return Evidence(pixels=pixels, above=above / pixels if pixels else 0.0, correlation=_correlation(*sums))
+
+
+def _correlation(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> float:
+    """From the number of pairs, their sums and those of their products; 0 where x or y does not vary."""
+    x_varies, y_varies = xx - x * x / max(n, 1), yy - y * y / max(n, 1)
+    if min(x_varies, y_varies) <= 1e-9 * max(n, 1):
+        return 0.0
+    return float((xy - x * y / n) / np.sqrt(x_varies * y_varies))
 
 
 def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultiplied: bool, transfer: Transfer = "display") -> RgbaClip:
