@@ -24,6 +24,7 @@ from wan_alpha.media.fill import fill_hidden
 from wan_alpha.media.find import FoundClip, find_clips
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
+from wan_alpha.media.naming import check_name
 from wan_alpha.media.read import ReadSettings, is_square, lacks_rate, pixel_aspect, read_clip
 from wan_alpha.media.record import read_record
 from wan_alpha.media.sidecar import SIDECAR_ENDING
@@ -160,6 +161,7 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
     """
     if source.problem is not None:
         raise source.problem
+    check_name(source.name, source.files[0])
     clip = read_clip(
         rgba=source.rgba,
         rgb=source.rgb,

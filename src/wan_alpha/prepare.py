@@ -43,6 +43,7 @@ from wan_alpha.geometry import ClipSize
 from wan_alpha.media.clip import RgbaClip, check_size
 from wan_alpha.media.find import FoundClip
 from wan_alpha.media.left_out import DATASET_SHEET
+from wan_alpha.media.naming import check_name
 from wan_alpha.media.timeline import constant_rate
 from wan_alpha.media.verify import ReadBack, verify_pair
 from wan_alpha.media.write import pair_paths, write_pair
@@ -157,6 +158,7 @@ def _died(source: Source) -> _Made:
 
 def _make(task: _Task) -> _Made:
     try:
+        check_name(task.source.name, task.source.origin()[0])
         return _finished(task) or _make_now(task)
     except (DatasetError, MediaError) as error:
         return _Made(source=task.source, problem=error)

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wan_alpha.config import DoctorConfig, ExportConfig, PreviewConfig
+from wan_alpha.config import DoctorConfig, ExportConfig, PrepareConfig, PreviewConfig
+from wan_alpha.dataset_report import PrepareReport
 from wan_alpha.doctor import doctor
+from wan_alpha.errors import DatasetError
 from wan_alpha.export import export
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.find import find_clips
 from wan_alpha.media.naming import with_different_names
 from wan_alpha.media.pairs import FoundClip
 from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
+from wan_alpha.prepare import prepare
 from wan_alpha.sheet import preview
 
 
@@ -108,3 +111,20 @@ def test_two_mattes_are_that_clips_problem(tmp_path):
     a, b = find_clips(tmp_path)
     assert "got 2 mattes (a_alpha, a_seg), expected one" in str(a.problem)
     assert b.problem is None
+
+
+def test_a_name_that_leaves_no_room_for_endings_is_one_bad_clip(tmp_path):
+    """The others are exported, prepared and repaired."""
+    for name in ("ok", "x" * 229, "é" * 115):
+        write_webp(noise(len(name)), tmp_path / "in" / f"{name}.webp")
+    out = tmp_path / "out"
+    exported = export(ExportConfig(source=tmp_path / "in", output_path=out / "e", on_bad_sample="skip"))
+    assert exported.exit_code == 1
+    assert "a name of 230 bytes, expected at most 229" in exported.failed["é" * 115]
+    prepared = prepare(PrepareConfig(source=tmp_path / "in", output_path=out / "p", on_bad_sample="skip", windows="fixed", num_frames=1))
+    assert {clip.video[:-6] for clip in prepared.clips} == {"ok", "x" * 229}
+    repaired = doctor(DoctorConfig(source=tmp_path / "in", output_path=out / "d", fix=True)).repaired
+    assert isinstance(repaired, PrepareReport)
+    assert [name for name, _ in repaired.skipped] == ["é" * 115]
+    with pytest.raises(DatasetError, match="a name of 230 bytes"):
+        export(ExportConfig(source=tmp_path / "in" / ("é" * 115 + ".webp"), output_path=out / "one"))

@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,12 +140,12 @@ def test_a_gif_whose_second_picture_lies_outside(tmp_path):
         read_rgba(path)
 
 
-def archive(path: Path) -> bytes:
+def archive(path: Path, *, stems: Sequence[str] = "012") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(ladder(1)[0]).save(buffer, format="PNG")
     with zipfile.ZipFile(path, "w") as file:
-        for index in range(3):
-            file.writestr(f"{index}.png", buffer.getvalue())
+        for stem in stems:
+            file.writestr(f"{stem}.png", buffer.getvalue())
     return path.read_bytes()
 
 
@@ -170,6 +171,16 @@ def test_a_damaged_table_of_a_zip_loses_no_frame(tmp_path, entry, changes, why):
     (tmp_path / "a.zip").write_bytes(data)
     for read in (count_frames, read_rgba):
         with pytest.raises(MediaError, match=why):
+            read(tmp_path / "a.zip")
+
+
+def test_names_in_a_zip_are_as_long_as_names_of_files(tmp_path):
+    """Python makes no number of more than 4300 digits, and frames are in the order of their numbers."""
+    archive(tmp_path / "a.zip", stems=["1" * 251, "2" * 251])
+    assert read_rgba(tmp_path / "a.zip").num_frames == 2
+    archive(tmp_path / "a.zip", stems=["1" * 5000, "2" * 5000])
+    for read in (count_frames, read_rgba):
+        with pytest.raises(MediaError, match=r"a name of 5004 characters, expected at most 255"):
             read(tmp_path / "a.zip")
 
 

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wan_alpha.errors import printable
+from wan_alpha.errors import DatasetError, printable
 from wan_alpha.media.pairs import COLOUR_FOLDERS, MATTE_FOLDERS, FoundClip
 
 log = logging.getLogger(__name__)
+
+MAX_NAME = 255 - len("_00000_preview.mp4.partial")
+"""Bytes of a clip's name, to which `prepare` and `export` add such endings. File systems hold 255."""
+
+
+def check_name(name: str, path: object) -> None:
+    """DatasetError where the files of a copy could not be called after the clip that lies at PATH."""
+    size = len(name.encode())
+    if size > MAX_NAME:
+        raise DatasetError(path, got=f"a name of {size} bytes", expected=f"at most {MAX_NAME}, for endings to come", do="rename it")
 
 
 def with_different_names(clips: Sequence[FoundClip], root: Path) -> list[FoundClip]:

@@ -34,6 +34,7 @@ STILL_SUFFIXES = (".png", ".webp", ".exr", *JPEG_SUFFIXES)
 PICTURE_FORMATS = ("PNG", "WEBP", "GIF", "JPEG")
 ARCHIVE_SUFFIX = ".zip"
 MAX_STILL_BYTES = 2**30
+MAX_NAME = 255
 MAX_ZIP_END, ZIP_64 = 22 + 65535, 65535
 """Bytes of an archive's end record with the longest comment; what it says where it leaves the number of entries to another record."""
 
@@ -131,6 +132,9 @@ def still_series(path: Path) -> Iterator[list[Still]]:
         entries = [entry for entry in archive.infolist() if _is_still(entry)]
         with image_errors(path):
             _check_table(path, archive)
+        longest = max((len(part) for entry in entries for part in PurePosixPath(entry.filename).parts), default=0)
+        if longest > MAX_NAME:
+            raise MediaError(path, got=f"a name of {longest} characters", expected=f"at most {MAX_NAME}, as files have", do="rename it")
         folders = {PurePosixPath(entry.filename).parent for entry in entries}
         if len(folders) > 1:
             raise MediaError(path, got=f"stills in {len(folders)} folders", expected="the frames of one clip", do="make one zip per clip")
