@@ -66,6 +66,20 @@ def test_a_relative_name_inside_the_folder(tmp_path, monkeypatch):
         assert [path.resolve() for path in found.files] == list(halves)
 
 
+@pytest.mark.parametrize("colours", ["rgb", "images"])
+def test_a_way_that_leads_through_the_folder_and_out_again(tmp_path, monkeypatch, colours):
+    """rgb/../clips is clips: its colour is no matte of itself."""
+    (tmp_path / "in" / colours).mkdir(parents=True)
+    (tmp_path / "in" / "masks").mkdir()
+    for name in ("a", "b"):
+        write_webp(noise(), tmp_path / "in" / "clips" / f"{name}.webp")
+    monkeypatch.chdir(tmp_path / "in" / colours)
+    for source in (Path("../clips"), tmp_path / "in" / colours / ".." / "clips"):
+        assert [clip.rgba for clip in find_clips(source)] == [source / "a.webp", source / "b.webp"]
+        assert [clip.rgba for clip in find_clips(source / "a.webp")] == [source / "a.webp"]
+    assert [clip.rgba for clip in find_clips(Path(".."))] == [Path("../clips/a.webp"), Path("../clips/b.webp")]
+
+
 @pytest.mark.parametrize(("half", "other"), [(0, "alpha"), (1, "rgb")])
 def test_a_half_without_its_other_half(tmp_path, half, other):
     """The same for the file alone, for its folder, and for the folder of both."""

@@ -215,10 +215,12 @@ def pair_around(folder: Path) -> tuple[Path, Path] | None:
     for half in (folder, *folder.parents):
         if name_of(half).lower() not in (*COLOUR_FOLDERS, *MATTE_FOLDERS) or fault_of(home_of(half)) is not None:
             continue
+        inner = folder.relative_to(half)
+        if ".." in inner.parts:  # rgb/../clips is not in rgb
+            continue
         beside = [path for path in entries(home_of(half)) if path.is_dir() and (path.name == name_of(half) or not fault_of(path))]
         for pair in folder_pairs(beside):
             if name_of(half) in (path.name for path in pair):
-                inner = folder.relative_to(half)
                 colours, mattes = (half / inner if path.name == name_of(half) else path / inner for path in pair)
                 return (colours, mattes) if colours.is_dir() and mattes.is_dir() else None
     return None
