@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from plain_encoders import ladder, png_16
@@ -116,6 +116,28 @@ def test_broken_exif_is_none(tmp_path, suffix):
         Image.fromarray(image).save(tmp_path / f"a{suffix}", lossless=True, exact=True, exif=exif.tobytes()[:keep])
         assert np.array_equal(read_rgba(tmp_path / f"a{suffix}").rgba()[0], image)
         assert read_record(tmp_path / f"a{suffix}") is None
+
+
+def exif_bytes(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """(tag, type, count, value of four bytes) of a TIFF's one directory, lowest byte first."""
+    directory = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_orientations_need_nothing_else_of_exif(tmp_path, orientation):
+    """The resolution is a word, which cannot be written again; the description, where a record would be, is a number."""
+    numbers = struct.pack("<HH", orientation, 0), struct.pack("<I", 5)
+    notes = exif_bytes((0x010E, 4, 1, numbers[1]), (0x0112, 3, 1, numbers[0]), (0x011A, 2, 4, b"abc\0"))
+    image = ladder(1)[0]
+    Image.fromarray(image).save(tmp_path / "a.webp", lossless=True, exact=True, exif=notes)
+    whole = Image.Exif()
+    whole[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "b.webp", lossless=True, exact=True, exif=whole)
+    with Image.open(tmp_path / "b.webp") as picture:
+        upright = np.array(ImageOps.exif_transpose(picture).convert("RGBA"))
+    assert np.array_equal(read_rgba(tmp_path / "a.webp").rgba()[0], upright)
+    assert read_record(tmp_path / "a.webp") is None
 
 
 def gif(path: Path, frames: int) -> Path:

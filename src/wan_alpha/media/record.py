@@ -46,7 +46,5 @@ def _picture_text(path: Path, data: bytes) -> str | None:
     if is_jpeg(path):
         return None
     with image_errors(path), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.format == "WEBP":
-            return exif_of(image).get(ExifTags.Base.ImageDescription)
-        text = image.info.get(RECORD_KEY)
-        return None if text is None else str(text)
+        text = exif_of(image).get(ExifTags.Base.ImageDescription) if image.format == "WEBP" else image.info.get(RECORD_KEY)
+        return text if isinstance(text, str) else None

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import av
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media import exr
@@ -32,6 +32,12 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 """Halves of pairs: they hold no alpha."""
 STILL_SUFFIXES = (".png", ".webp", ".exr", *JPEG_SUFFIXES)
 PICTURE_FORMATS = ("PNG", "WEBP", "GIF", "JPEG")
+_T = Image.Transpose
+TURNS: dict[object, Image.Transpose] = {
+    **{2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM},
+    **{5: _T.TRANSPOSE, 6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90},
+}
+"""What makes pictures of EXIF's orientations upright. (ImageOps.exif_transpose writes the notes anew, for which they must be whole.)"""
 ARCHIVE_SUFFIX = ".zip"
 MAX_STILL_BYTES = 2**30
 MAX_NAME = 255
@@ -196,9 +202,8 @@ def decode_picture(path: Path, data: bytes, *, bits: Bits) -> tuple[Rgb, Levels 
         check_size(path, width=image.width, height=image.height)
         if image.mode == "CMYK":
             raise MediaError(path, got="the inks of a print (CMYK)", expected="RGB or grey", do="export the picture as sRGB")
-        if exif_of(image).get(ExifTags.Base.Orientation, 1) != 1:
-            return split_channels(ImageOps.exif_transpose(image))
-        return split_channels(image)
+        turn = TURNS.get(exif_of(image).get(ExifTags.Base.Orientation))
+        return split_channels(image if turn is None else image.transpose(turn))
 
 
 @contextmanager
