@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from wan_alpha.errors import MediaError
+from wan_alpha.media import apng as module
 from wan_alpha.media.clip import change_bits
 from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
 
@@ -134,6 +135,24 @@ def test_same_composition_as_ffmpeg(tmp_path):
         composed = np.stack([frame.to_ndarray(format="rgba") for frame in container.decode(video=0)])
     for path in (deep, shallow):
         assert np.array_equal(read_rgba(path).rgba(), composed)
+        for start in range(12):
+            assert np.array_equal(read_rgba(path, start=start, count=1).rgba(), composed[start : start + 1]), start
+
+
+def test_a_window_begins_at_the_last_picture_that_stands_alone(tmp_path, monkeypatch):
+    """One that covers the canvas, is not laid over it, and does not bring back what was there."""
+    whole, small = noise(7), noise(1, height=2, width=2)[0]
+    pictures = [{"image": image} for image in whole]
+    pictures[4], pictures[6] = {"image": small}, {"image": whole[6], "dispose": PREVIOUS}
+    path = apng(tmp_path / "a.png", pictures, size=(6, 8))
+    frames = read_rgba(path, bits=16).rgba()
+    decoded = []
+    real = module._pixels
+    monkeypatch.setattr("wan_alpha.media.apng._pixels", lambda *args: decoded.append(args[-1]) or real(*args))
+    for start, count, pictures_read in ((0, 1, 1), (3, 1, 1), (4, 1, 2), (5, 1, 1), (5, 2, 2), (6, 1, 2)):
+        decoded.clear()
+        assert np.array_equal(read_rgba(path, bits=16, start=start, count=count).rgba(), frames[start : start + count])
+        assert len(decoded) == pictures_read, start
 
 
 def test_a_still_before_the_animation_is_not_part_of_it(tmp_path):

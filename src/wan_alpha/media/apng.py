@@ -94,7 +94,8 @@ def apng_frames(path: Path, data: bytes, *, first: int, last: int, frames: int) 
     check_size(path, width=width, height=height, num_frames=frames)
     has_alpha = colour_type in (4, 6) or any(name == b"tRNS" for name, _ in apng.palette)
     canvas = np.zeros((height, width, 4), np.uint16 if bits == 16 else np.uint8)
-    for index, picture in enumerate(apng.pictures[: last + 1]):
+    begin = max((i for i in range(first + 1) if _stands_alone(apng.pictures[i], width=width, height=height)), default=0)
+    for index, picture in enumerate(apng.pictures[begin : last + 1], begin):
         region = _region(path, picture, width=width, height=height)
         before = canvas[region].copy() if picture.dispose == PREVIOUS else 0
         pixels = _pixels(path, apng, picture)
@@ -104,6 +105,11 @@ def apng_frames(path: Path, data: bytes, *, first: int, last: int, frames: int) 
         if picture.dispose != NONE:
             # What was there before the first picture is nothing.
             canvas[region] = before
+
+
+def _stands_alone(picture: ApngPicture, *, width: int, height: int) -> bool:
+    """Whether it covers the canvas, and leaves nothing there of what was before."""
+    return (picture.width, picture.height, picture.blend) == (width, height, SOURCE) and picture.dispose != PREVIOUS
 
 
 def over(source: Canvas, canvas: Canvas) -> Canvas:
