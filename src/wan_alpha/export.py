@@ -4,10 +4,11 @@ OUTPUT_PATH/NAME/00000.png ...   NAME_png.zip   NAME.webp   NAME.apng   NAME.mov
 OUTPUT_PATH/NAME_rgb.mp4 + NAME_alpha.mp4   NAME_preview.mp4   NAME_export.json   export_sheet.png
 """
 
+import itertools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def export(config: ExportConfig) -> Exported:
     if problem is not None and config.on_bad_sample == "error":
         raise problem
     _refuse_overwriting_sources(found, config.output_path)
+    _refuse_one_place_for_two(found, config.formats)
     started = now()
     written: list[Path] = []
     failed: dict[str, WanAlphaError] = {}
@@ -216,3 +218,14 @@ def _refuse_overwriting_sources(found: list[FoundClip], output: Path) -> None:
                 raise UsageError(
                     "--output_path", got=f"{output}, where {path.name} would be overwritten", expected="another folder than the source's"
                 )
+
+
+def _refuse_one_place_for_two(found: list[FoundClip], formats: Sequence[str]) -> None:
+    """The frames of clip a_exr would take the place of clip a in EXR."""
+    taken: dict[str, FoundClip] = {}
+    endings = [text for name in formats if name != PREVIEW for text in FORMATS[name].endings]
+    for clip, text in itertools.product(found, dict.fromkeys(endings)):
+        other = taken.setdefault((clip.name + text).casefold(), clip)
+        if other is not clip:
+            got = f"{clip.name}{text} for this clip and for {other.files[0]}"
+            raise DatasetError(clip.files[0], got=got, expected="a place for each", do="rename one, or export them into two folders")

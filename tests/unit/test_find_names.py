@@ -128,3 +128,14 @@ def test_a_name_that_leaves_no_room_for_endings_is_one_bad_clip(tmp_path):
     assert [name for name, _ in repaired.skipped] == ["é" * 115]
     with pytest.raises(DatasetError, match="a name of 230 bytes"):
         export(ExportConfig(source=tmp_path / "in" / ("é" * 115 + ".webp"), output_path=out / "one"))
+
+
+def test_two_clips_never_share_a_place_in_an_export(tmp_path):
+    """A's EXR frames and a_EXR's PNG frames; systems there are that take A_exr for a_EXR."""
+    for name in ("A", "a_EXR"):
+        write_png_sequence(noise(), tmp_path / "in" / name)
+    with pytest.raises(DatasetError, match="a_EXR for this clip and for .*in/A, expected a place for each"):
+        export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "out", formats=("exr", "png"), fps=16.0))
+    assert not (tmp_path / "out").exists()
+    files = export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "out", formats=("png",), fps=16.0)).files
+    assert [path.name for path in files] == ["A", "a_EXR"]
