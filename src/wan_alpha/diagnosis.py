@@ -215,4 +215,4 @@ def _lengths(source: Source) -> list[int]:
 
 
 def unreadable(name: str, error: Exception) -> Finding:
-    return Finding(name=name, severity="error", says=str(error), do="the clip is left out with --on_bad_sample skip")
+    return Finding(name=name, severity="error", says=str(error), do="doctor --fix and prepare --on_bad_sample skip leave the clip out")

@@ -60,6 +60,7 @@ def test_what_is_wrong_is_said_per_clip(tmp_path, folder):
     assert found["pair"][0] == "different lengths"
     assert "17 frames of colour, 9 of matte" in report.summary()[0] + "".join(report.summary())
     assert found["broken"][0] == "unreadable file"
+    assert any(line.endswith("prepare --on_bad_sample skip leave the clip out") for line in report.summary())  # doctor has no such flag
     assert report.exit_code == 1
     stored = json.loads((tmp_path / "out" / "report.json").read_text())
     assert stored["exit_code"] == 1

@@ -90,7 +90,9 @@ def test_a_prepared_folder_is_its_table(tmp_path, folder):
 
 def test_tables_that_are_none(tmp_path, folder):
     (folder / "shots.csv").write_text("shot,take\n1,2\n")
-    with pytest.raises(DatasetError, match=r"shots\.csv, line 2: got columns shot, take, expected a column 'prompt'"):
+    with pytest.raises(
+        DatasetError, match=r"shots\.csv, line 2: got columns shot, take, expected a column 'prompt'; rename or add the column$"
+    ):
         prepare(PrepareConfig(source=folder / "shots.csv", output_path=tmp_path / "out"))
     (folder / "metadata.csv").write_text(TABLES["metadata.csv"])
     with pytest.raises(DatasetError, match="no clips of split 'train'"):

@@ -174,7 +174,7 @@ def _entry(base: Path, where: str, row: Row, key: str) -> ClipEntry:
     if "rgba" in row:
         return ClipEntry(name=_stem(row["rgba"]), prompt=prompt, rgba=_file(base, where, "rgba", row["rgba"]))
     if key not in row:
-        raise _missing_column(where, row, key)
+        raise _missing_column(where, row, key, do="rename the column; for training, --data_file_keys can name it")
     return _named(base, where, key, row[key], prompt)
 
 
@@ -248,12 +248,12 @@ def _stem(value: str) -> str:
     return name.removesuffix(Path(value).suffix if Path(value).suffix[1:].isalnum() else "").removesuffix(COLOUR)
 
 
-def _missing_column(where: str, row: Row, column: str) -> AnotherTable:
+def _missing_column(where: str, row: Row, column: str, *, do: str = "rename or add the column") -> AnotherTable:
     found = [name for name in row if name]
     hint = did_you_mean(column, found).split("known:")[0].strip()
     return AnotherTable(
         where,
         got=f"columns {', '.join(found)}",
         expected=f"a column {column!r}",
-        do=hint or "rename the column, or name it in --data_file_keys",
+        do=hint or do,
     )
