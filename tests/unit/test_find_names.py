@@ -134,7 +134,7 @@ def test_two_clips_never_share_a_place_in_an_export(tmp_path):
     """A's EXR frames and a_EXR's PNG frames; systems there are that take A_exr for a_EXR."""
     for name in ("A", "a_EXR"):
         write_png_sequence(noise(), tmp_path / "in" / name)
-    with pytest.raises(DatasetError, match="a_EXR for this clip and for .*in/A, expected a place for each"):
+    with pytest.raises(DatasetError, match=r"a_EXR for this clip and for .*in/A, expected a place for each"):
         export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "out", formats=("exr", "png"), fps=16.0))
     assert not (tmp_path / "out").exists()
     files = export(ExportConfig(source=tmp_path / "in", output_path=tmp_path / "out", formats=("png",), fps=16.0)).files
