@@ -13,12 +13,12 @@ from PIL import Image
 from wan_alpha.errors import MediaError
 from wan_alpha.media import colour, exr, yuv
 from wan_alpha.media.alpha_mode import evidence, premultiplied, unpremultiplied
-from wan_alpha.media.animation import _cut_webp
 from wan_alpha.media.clip import RgbaClip, change_bits
 from wan_alpha.media.find import find_clips
 from wan_alpha.media.read import ReadSettings, count_frames, read_pair, read_rgba
 from wan_alpha.media.timeline import constant_rate, timeline
 from wan_alpha.media.transfer import linear_to_srgb, srgb_to_linear
+from wan_alpha.media.webp import cut_webp
 from wan_alpha.media.write import webp_bytes, write_png_sequence
 
 
@@ -83,7 +83,7 @@ def test_webp_window_is_cut_out_of_the_file(tmp_path):
     rgba = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 4), dtype=np.uint8)
     clip = RgbaClip(rgb=rgba[..., :3], alpha=rgba[..., 3], fps=16.0)
     data = webp_bytes(clip)
-    begin, cut = _cut_webp(data, 5, 6)
+    begin, cut = cut_webp(data, first=5, last=6)
     assert begin == 5
     assert len(cut) < 0.4 * len(data)
     (tmp_path / "a.webp").write_bytes(data)

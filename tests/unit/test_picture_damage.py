@@ -14,9 +14,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from plain_encoders import ladder, png_16
 from wan_alpha.errors import MediaError
+from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.png import chunk
 from wan_alpha.media.read import count_frames, read_rgba
 from wan_alpha.media.record import read_record
+from wan_alpha.media.write import webp_bytes
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -104,7 +106,20 @@ def test_small_pictures_on_a_canvas_of_gigabytes(tmp_path):
         read_rgba(tmp_path / "a.png")
 
 
-# EXIF, GIF, zip
+# WebP, EXIF, GIF, zip
+
+
+@pytest.mark.parametrize(("quality", "marker", "height"), [(None, b"VP8L", 11), (60, b"VP8 ", 16)])
+def test_a_picture_smaller_than_its_frame_is_refused(tmp_path, quality, marker, height):
+    """libwebp fills the rest of the frame with what was decoded before: another picture in a window than in a row."""
+    images = ladder()
+    clip = RgbaClip(rgb=images[..., :3], alpha=images[..., 3], fps=16.0)
+    data = bytearray(webp_bytes(clip, quality=quality))
+    data[data.index(marker, data.index(marker) + 1) + height] ^= 1 << 2
+    (tmp_path / "a.webp").write_bytes(data)
+    for read in (count_frames, read_rgba):
+        with pytest.raises(MediaError, match=r"a picture of 64x\d+ in a frame of 64x32"):
+            read(tmp_path / "a.webp")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])

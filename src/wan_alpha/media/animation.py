@@ -4,9 +4,7 @@ Times come from the headers; of a WebP only the window asked for is decoded.
 """
 
 import io
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,11 @@ from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.stills import Still, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
+from wan_alpha.media.webp import cut_webp, webp_pictures
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
 FORMATS = ("WEBP", "PNG", "GIF")
-NO_BLEND, WEBP_ANIMATED = 0b10, 0b10
+WEBP_ANIMATED = 0b10
 
 
 def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> Decoded:
@@ -114,7 +113,7 @@ def _durations(path: Path, data: bytes) -> list[float]:
     if path.suffix.lower() == exr.SUFFIX or is_jpeg(path):
         return [0.0]
     if data[8:12] == b"WEBP":
-        return [float(picture.duration_ms) for picture in _webp_pictures(data)] or [0.0]
+        return [float(picture.duration_ms) for picture in webp_pictures(data)] or [0.0]
     if data.startswith(PNG_SIGNATURE):
         durations = [picture.duration_ms for picture in read_apng(data).pictures]
         return durations if len(durations) > 1 else [0.0]
@@ -136,7 +135,7 @@ def _pictures(path: Path, data: bytes, *, first: int, last: int, frames: int, bi
         return
     begin = 0
     if data[8:12] == b"WEBP":
-        begin, data = _cut_webp(data, first, last)
+        begin, data = cut_webp(data, first=first, last=last)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         check_size(path, width=image.width, height=image.height, num_frames=frames)
         stored = getattr(image, "n_frames", 1)
@@ -147,52 +146,3 @@ def _pictures(path: Path, data: bytes, *, first: int, last: int, frames: int, bi
             picture = split_channels(image) if index >= first else None
             if picture is not None:
                 yield picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class _WebpPicture:
-    """An ANMF chunk: where it lies in the file, how long it is shown, and whether it stands without those before it."""
-
-    begin: int
-    end: int
-    duration_ms: int
-    independent: bool
-
-
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, begin, end) of every chunk of a RIFF file, header and padding included; ValueError where the file ends early."""
-    stated, offset = 8 + struct.unpack_from("<I", data, 4)[0], 12
-    if stated > len(data):
-        raise ValueError(f"{len(data)} of the {stated} bytes that its header states")
-    while offset + 8 <= stated:
-        size = struct.unpack_from("<I", data, offset + 4)[0]
-        end = offset + 8 + size + size % 2
-        if end > len(data) + size % 2:
-            raise ValueError(f"a chunk that ends at byte {end} of {len(data)}")
-        yield data[offset : offset + 4], offset, end
-        offset = end
-
-
-def _webp_pictures(data: bytes) -> list[_WebpPicture]:
-    canvas = b""
-    pictures: list[_WebpPicture] = []
-    for name, begin, end in _webp_chunks(data):
-        payload = data[begin + 8 : begin + 24]
-        if name == b"VP8X":
-            canvas = payload[4:10]
-        elif name == b"ANMF":
-            if len(payload) < 16:
-                raise ValueError("an animation frame without header")
-            whole = payload[:12] == bytes(6) + canvas and bool(payload[15] & NO_BLEND)
-            duration = int.from_bytes(payload[12:15], "little")
-            pictures.append(_WebpPicture(begin=begin, end=end, duration_ms=duration, independent=whole or not pictures))
-    return pictures
-
-
-def _cut_webp(data: bytes, first: int, last: int) -> tuple[int, bytes]:
-    """The animation from the last independent picture at or before FIRST up to LAST as a file, and the number of that picture."""
-    pictures = _webp_pictures(data)
-    begin = max(i for i in range(first + 1) if pictures[i].independent)
-    chunks = [data[a:b] for name, a, b in _webp_chunks(data) if name in (b"VP8X", b"ANIM")]
-    body = b"WEBP" + b"".join([*chunks, *(data[p.begin : p.end] for p in pictures[begin : last + 1])])
-    return begin, b"RIFF" + struct.pack("<I", len(body)) + body
