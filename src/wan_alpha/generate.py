@@ -15,6 +15,7 @@ from wan_alpha.errors import UsageError
 from wan_alpha.geometry import ClipSize
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.left_out import GENERATED_PREVIEW
 from wan_alpha.media.write import write_png_sequence
 from wan_alpha.memory import out_of_memory_named
 from wan_alpha.metrics.transparency import transparency_statistics
@@ -54,7 +55,7 @@ class Target:
 
     @property
     def preview(self) -> Path:
-        return self.frames.with_name(self.frames.name + "_preview.png")
+        return self.frames.with_name(self.frames.name + GENERATED_PREVIEW)
 
     @property
     def sidecar(self) -> Path:

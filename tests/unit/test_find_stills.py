@@ -129,6 +129,19 @@ def test_files_of_other_kinds_are_left_out_and_counted(tmp_path, caplog):
     assert f"{tmp_path}: left out: 2 previews and contact sheets of clips, such as a_preview.mp4" in caplog.text
 
 
+def test_what_generate_draws_beside_its_clips_is_no_clip(tmp_path, caplog):
+    """One of the same name that is no such drawing is a picture like others."""
+    for index in range(2):
+        picture(tmp_path / "000_star" / f"{index:05d}.png")
+    picture(tmp_path / "000_star_preview.png", "RGB")
+    (tmp_path / "000_star.json").write_text('{"prompt": "A star", "seed": 0, "fps": 16}')
+    picture(tmp_path / "cat_preview.png")
+    with caplog.at_level(logging.INFO, logger="wan_alpha"):
+        assert names(tmp_path) == ["000_star", "cat_preview"]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "left out: 1 previews and contact sheets of clips, such as 000_star_preview.png" in caplog.text
+
+
 def strays(folder: Path, *files: str) -> None:
     for name in (*files, ".DS_Store"):
         (folder / name).touch()

@@ -18,6 +18,7 @@ from wan_alpha.data.prompt_list import PromptLine, read_prompt_file
 from wan_alpha.errors import UsageError
 from wan_alpha.generate import generate, read_prompts
 from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.left_out import is_own_picture
 from wan_alpha.media.write import write_pair, write_png_sequence
 from wan_alpha.recipes.tiny import ADAPTER
 
@@ -36,6 +37,7 @@ def test_every_frame_and_the_sidecar_say_how_a_clip_was_made(tmp_path: Path) -> 
         said = json.loads(frame.text["wan_alpha"])
     with Image.open(clip.preview) as preview:
         assert json.loads(preview.text["wan_alpha"]) == said
+    assert is_own_picture(clip.preview)
     assert said == {name: value for name, value in record.items() if name != "transparency"}
     assert (said["prompt"], said["seed"], said["sampling"]["noise_shift"]) == (PROMPT, 7, pytest.approx(0.05))
     assert said["ellipse"]["path"] == [[0.9, 0.5]]

@@ -12,14 +12,24 @@ log = logging.getLogger(__name__)
 PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET = "_preview.mp4", "dataset_sheet.png", "export_sheet.png"
 OWN_ENDINGS = (PREVIEW_ENDING, DATASET_SHEET, EXPORT_SHEET)
 """Pictures of clips that export and prepare write beside them."""
+GENERATED_PREVIEW = "_preview.png"
+"""What `generate` writes beside the frames NAME/ and the record NAME.json."""
 TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".html", ".md", "")
 """Captions, tables and reports, which lie beside clips: not told there. Among frames or mattes nobody reads them."""
 MIN_FRAMES = 3
 
 
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a picture of clips that was written beside them here, and so no clip."""
+    if not path.name.endswith(GENERATED_PREVIEW):
+        return path.name.endswith(OWN_ENDINGS)
+    frames = path.with_name(path.name.removesuffix(GENERATED_PREVIEW))
+    return frames.is_dir() and frames.with_name(frames.name + ".json").is_file()
+
+
 def tell_left_out(folder: Path, files: list[Path], *, untold: tuple[str, ...] = TEXT_SUFFIXES) -> None:
     """Files of FOLDER that are no clips: a warning with their counts, but for UNTOLD kinds, and a note of our own previews."""
-    own = [path for path in files if path.name.endswith(OWN_ENDINGS)]
+    own = [path for path in files if is_own_picture(path)]
     kinds = Counter("broken link" if not path.exists() else path.suffix.lower() for path in files if path not in own)
     told = ", ".join(f"{kind or 'no ending'} ({count})" for kind, count in kinds.items() if kind not in untold)
     if told:

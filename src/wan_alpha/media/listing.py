@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wan_alpha.errors import printable
 from wan_alpha.media.animation import is_animation
-from wan_alpha.media.left_out import OWN_ENDINGS
+from wan_alpha.media.left_out import is_own_picture
 from wan_alpha.media.read import MEDIA_SUFFIXES
 from wan_alpha.media.stills import is_jpeg, is_sequence, natural_key, still_files
 
@@ -31,7 +31,7 @@ def entries(folder: Path, *, exclude: Path | None = None) -> list[Path]:
 
 def is_media(path: Path) -> bool:
     """Whether a file is named like a clip, and not like a preview of one."""
-    return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.endswith(OWN_ENDINGS)
+    return path.suffix.lower() in MEDIA_SUFFIXES and not is_own_picture(path)
 
 
 def media_files(folder: Path, *, exclude: Path | None = None) -> list[Path]:
