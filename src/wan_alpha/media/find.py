@@ -113,13 +113,14 @@ def _scan(folder: Path, exclude: Path | None, above: tuple[Path, ...]) -> Iterat
     ]
     yield from (FoundClip(name=name_of(path), rgba=path) for path in closed)
     folders = [path for path in folders if path not in closed]
-    tell_left_out(folder, [path for path in inside if path not in (*files, *closed) and not path.is_dir()])
+    known = {*files, *closed}
+    tell_left_out(folder, [path for path in inside if path not in known and not path.is_dir()])
     pairs = folder_pairs(folders)
     for colours, mattes in pairs:
         yield from pair_folders(colours, mattes, exclude=exclude, above=above)
     others = [path for path in folders if not any(path in pair for pair in pairs)]
-    frames = [path for path in others if is_frame_folder(path)]
-    yield from _clips_beside(folder, files, frames)
+    frames = dict.fromkeys(path for path in others if is_frame_folder(path))
+    yield from _clips_beside(folder, files, [*frames])
     for path in others:
         if path not in frames:
             yield from _scan(path, exclude, above)
@@ -133,8 +134,8 @@ def _clips_beside(folder: Path, files: list[Path], frames: list[Path]) -> Iterat
     for path in sorted(thumbnails, key=natural_key):
         log.warning("%s: a picture of the name of %s is left out as its thumbnail", path, moving[path.stem].name)
     pairs, alone = pair_up([path for path in (*files, *frames) if path not in thumbnails])
-    opaque = [path for path in alone if path in stills and not is_half(path.stem) and is_opaque_still(path)]
-    tell_pictures_without_alpha(folder, opaque)
+    opaque = dict.fromkeys(path for path in alone if path in stills and not is_half(path.stem) and is_opaque_still(path))
+    tell_pictures_without_alpha(folder, [*opaque])
     clips = list(one_of_each(pairs, [path for path in alone if path not in opaque]))
     yield from clips
     tell_frames_as_stills(folder, [clip.rgba for clip in clips if clip.rgba in stills])
