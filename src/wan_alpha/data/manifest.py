@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TABLES = ("metadata.csv", "metadata.jsonl")
 TABLE_SUFFIXES = (".csv", ".jsonl")
+COLUMNS = ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt")
 IGNORED_COLUMNS = ("frame_height", "frame_width")
 COLOUR, MATTE = "_rgb", "_alpha"
 MAX_NAME, MAX_PATH = 255 - len("_alpha.mp4"), 2048
@@ -138,6 +139,10 @@ def _read_rows(table: Path) -> list[tuple[int, Row]]:
         raise DatasetError(
             table, got=f"{type(error).__name__} ({error})", expected="a UTF-8 table", do="save it as CSV or JSONL in UTF-8"
         ) from error
+    names = Counter(reader.fieldnames or [])
+    twice = next((name for name in COLUMNS if names[name] > 1), None)
+    if twice is not None:
+        raise DatasetError(table, got=f"{names[twice]} columns {twice!r}", expected="one", do="remove or rename the others")
     for line, row in rows:
         if None in row or None in row.values():
             columns = ", ".join(reader.fieldnames or [])
@@ -153,8 +158,7 @@ def _read_rows(table: Path) -> list[tuple[int, Row]]:
 def _json_row(table: Path, line: int, text: str) -> Row:
     where = f"{table}, line {line}"
     row = {name: value for name, value in json_object(text, where=where).items() if name not in IGNORED_COLUMNS}
-    texts = ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt")
-    wrong = next((name for name in texts if not isinstance(row.get(name, ""), str)), None)
+    wrong = next((name for name in COLUMNS if not isinstance(row.get(name, ""), str)), None)
     if wrong is not None:
         raise DatasetError(where, got=f"{wrong} = {row[wrong]!r}", expected="text in quotes")
     return row
@@ -210,9 +214,11 @@ def _file(base: Path, where: str, column: str, value: str) -> Path:
 
 
 def path_in(base: Path, where: str, column: str, value: str) -> Path:
-    """BASE / VALUE, whatever links it passes. DatasetError for an empty name, one that no file can have, one that leaves BASE."""
+    """BASE / VALUE, whatever links it passes. DatasetError for an empty name, BASE's own, one that no file can have, one that leaves it."""
     if not value.strip():
         raise DatasetError(where, got=f"an empty {column}", expected="the name of a clip")
+    if os.path.normpath(value) == os.curdir:
+        raise DatasetError(where, got=f"{column} = {value!r}, the table's own folder", expected="the name of a clip")
     names = [os.fsencode(name) for name in Path(value).parts] if printable(value) == value else [b"\0"]
     if any(b"\0" in name or len(name) > MAX_NAME for name in names) or sum(len(name) + 1 for name in names) > MAX_PATH:
         raise DatasetError(where, got=f"{column} = {value!r}", expected="a file name")
