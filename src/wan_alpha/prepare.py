@@ -84,6 +84,8 @@ def prepare(config: PrepareConfig, *, files: Sequence[FileSource] | None = None)
     sources = _sources(config, files)
     if config.output_path.exists() and not config.output_path.is_dir():
         raise UsageError("--output_path", got=f"the file {config.output_path}", expected="a folder")
+    if config.output_path.exists() and not os.access(config.output_path, os.W_OK | os.X_OK):  # else told after all the work
+        raise UsageError("--output_path", got=f"{config.output_path}, where you may not write", expected="another folder")
     started = now()
     with work_folder(config.output_path, on_stop=config.on_stop) as work:
         report = _prepare_all(sources, config, work)

@@ -109,6 +109,16 @@ def test_synthetic(tmp_path):
     assert [clip.sha256 for clip in again.clips] == [clip.sha256 for clip in report.clips]
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    """Root may write anywhere, so what the system says is put in its place."""
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != out)
+    with pytest.raises(UsageError, match="out, where you may not write, expected another folder"):
+        run(tmp_path, source=None, synthetic=1, height=16, width=16)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_again_into_the_same_folder(tmp_path):
     write_webp(noise(3), tmp_path / "in" / "a.webp")
     run(tmp_path)
