@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def test_missing_rows_are_refused(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["8", "16", "palette"])
 def test_every_turned_bit_is_refused(tmp_path, kind):
     data = png_file(tmp_path / "a.png", kind=kind).read_bytes()
-    for at in range(0, len(data), 7):
+    for at in range(0, len(data), 17):
         (tmp_path / "b.png").write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
         with pytest.raises(MediaError):
             read_rgba(tmp_path / "b.png")
@@ -184,6 +185,34 @@ def archive(path: Path, *, stems: Sequence[str] = "012") -> bytes:
         for stem in stems:
             file.writestr(f"{stem}.png", buffer.getvalue())
     return path.read_bytes()
+
+
+def test_a_gif_is_whole_or_refused(tmp_path):
+    """Cut anywhere it is no shorter clip; zeros between its blocks, as some writers leave them, are nothing."""
+    data = gif(tmp_path / "a.gif", 3).read_bytes()
+    for size in range(len(data)):
+        (tmp_path / "a.gif").write_bytes(data[:size])
+        with pytest.raises(MediaError):
+            count_frames(tmp_path / "a.gif")
+    control = data.index(b"\x21\xf9")
+    (tmp_path / "a.gif").write_bytes(data[:control] + b"\0\0" + data[control:])
+    assert read_rgba(tmp_path / "a.gif").num_frames == 3
+    (tmp_path / "a.gif").write_bytes(data[:control] + b"\1" + data[control:])
+    with pytest.raises(MediaError, match="no block begins with 1, at byte"):
+        read_rgba(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("window", [{}, {"start": 1999, "count": 1}])
+def test_small_pictures_on_a_gif_screen_of_gigabytes(tmp_path, window):
+    """Pillow draws the whole screen for each: counting 2000 took ten minutes."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 8192, 8192, 0x80, 0, 0) + bytes(6)
+    pixel = b"\x21\xf9\4\x09\5\0\0\0" + b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\2\2\x44\1\0"
+    (tmp_path / "a.gif").write_bytes(head + 2000 * pixel + b";")
+    started = time.process_time()
+    assert count_frames(tmp_path / "a.gif") == 2000
+    with pytest.raises(MediaError, match="2000 frames of 8192x8192, expected at most 8 GiB"):
+        read_rgba(tmp_path / "a.gif", **window)
+    assert time.process_time() - started < 5
 
 
 ENTRY, NAME_SIZE, COMMENT_SIZE, NAME = 46 + len("0.png"), 28, 32, 46

@@ -16,6 +16,7 @@ from wan_alpha.media.alpha_mode import AlphaMode
 from wan_alpha.media.apng import apng_frames, read_apng
 from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_errors
 from wan_alpha.media.colour import Levels, Rgb
+from wan_alpha.media.gif import gif_durations
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.stills import Still, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
@@ -24,6 +25,7 @@ from wan_alpha.media.webp import cut_webp, webp_pictures
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
 FORMATS = ("WEBP", "PNG", "GIF")
 WEBP_ANIMATED = 0b10
+GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 
 
 def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> Decoded:
@@ -63,7 +65,7 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
 
 
 def count_animation_frames(path: Path) -> int:
-    """Frames as read_animation gives them, without decoding (but for GIF)."""
+    """Frames as read_animation gives them, without decoding."""
     return len(_header(path)[0])
 
 
@@ -117,13 +119,9 @@ def _durations(path: Path, data: bytes) -> list[float]:
     if data.startswith(PNG_SIGNATURE):
         durations = [picture.duration_ms for picture in read_apng(data).pictures]
         return durations if len(durations) > 1 else [0.0]
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        check_size(path, width=image.width, height=image.height)
-        durations = []
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            durations.append(float(image.info.get("duration") or 0))
-        return durations
+    if data.startswith(GIF_SIGNATURES):
+        return gif_durations(data) or [0.0]
+    raise MediaError(path, got="no picture of a known format", expected="WebP, PNG or GIF")
 
 
 def _pictures(path: Path, data: bytes, *, first: int, last: int, frames: int, bits: Bits) -> Iterator[tuple[Rgb, Levels | None]]:
@@ -137,7 +135,7 @@ def _pictures(path: Path, data: bytes, *, first: int, last: int, frames: int, bi
     if data[8:12] == b"WEBP":
         begin, data = cut_webp(data, first=first, last=last)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        check_size(path, width=image.width, height=image.height, num_frames=frames)
+        check_size(path, width=image.width, height=image.height, num_frames=max(frames, last + 1 - begin))
         stored = getattr(image, "n_frames", 1)
         if stored <= last - begin:
             raise MediaError(path, got=f"{stored} pictures", expected=f"{last - begin + 1} (its header)")

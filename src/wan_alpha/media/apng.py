@@ -91,10 +91,10 @@ def apng_frames(path: Path, data: bytes, *, first: int, last: int, frames: int) 
     bits, colour_type = apng.header[8:10]
     if colour_type not in CHANNELS:
         raise MediaError(path, got=f"colour type {colour_type}", expected="grey, RGB or a palette", do="export the file again")
-    check_size(path, width=width, height=height, num_frames=frames)
+    begin = max((i for i in range(first + 1) if _stands_alone(apng.pictures[i], width=width, height=height)), default=0)
+    check_size(path, width=width, height=height, num_frames=max(frames, last + 1 - begin))
     has_alpha = colour_type in (4, 6) or any(name == b"tRNS" for name, _ in apng.palette)
     canvas = np.zeros((height, width, 4), np.uint16 if bits == 16 else np.uint8)
-    begin = max((i for i in range(first + 1) if _stands_alone(apng.pictures[i], width=width, height=height)), default=0)
     for index, picture in enumerate(apng.pictures[begin : last + 1], begin):
         region = _region(path, picture, width=width, height=height)
         before = canvas[region].copy() if picture.dispose == PREVIOUS else 0
