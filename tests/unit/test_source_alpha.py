@@ -66,7 +66,8 @@ def test_what_is_judged_straight_is_told_too(source, tmp_path):
 def test_export_says_it_in_the_sidecar(source, tmp_path):
     export(ExportConfig(source=source, source_alpha="detect", output_path=tmp_path / "out", formats=("webp",)))
     sidecar = json.loads((tmp_path / "out" / "disc_export.json").read_text())
-    assert sidecar["changes"] == [f"unpremultiply: colour divided by alpha, for its pixels are premultiplied: {EVIDENCE}"]
+    divided = f"unpremultiply: colour divided by alpha, for its pixels are premultiplied: {EVIDENCE}"
+    assert sidecar["changes"] == [divided, "no rate stated, 16 frames per second assumed"]
     assert sidecar["alpha_evidence"] == EVIDENCE
 
 
