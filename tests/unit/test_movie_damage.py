@@ -29,6 +29,11 @@ def spoilt(path: Path, at: int, value: bytes) -> Path:
     return path
 
 
+@pytest.fixture
+def movie(tmp_path) -> Path:
+    return encode(tmp_path / "a.mov", [packed(image, "argb") for image in ladder()], codec="qtrle", pixel_format="argb")
+
+
 # Checksums
 
 
@@ -158,12 +163,18 @@ def test_an_index_that_leads_elsewhere_gives_no_other_frame(tmp_path):
         assert np.array_equal(read_rgba(path, start=start, count=1).rgba(), whole.rgba()[start : start + 1])
 
 
+def test_pictures_that_build_on_each_other_and_do_not_say_so(tmp_path):
+    """QuickTime Animation without a table of key frames, as where its name is damaged: each picture counts as one."""
+    images = ladder(1).repeat(3, axis=0)
+    images[1, 8:12], images[2, 20:24] = 77, 99
+    path = encode(tmp_path / "a.mov", [packed(image, "argb") for image in images], codec="qtrle", pixel_format="argb")
+    spoilt(path, path.read_bytes().index(b"stss"), b"free")
+    assert np.array_equal(read_rgba(path).rgba(), images)
+    for start in range(3):
+        assert np.array_equal(read_rgba(path, start=start, count=1).rgba(), images[start : start + 1])
+
+
 # Samples that are not there
-
-
-@pytest.fixture
-def movie(tmp_path) -> Path:
-    return encode(tmp_path / "a.mov", [packed(image, "argb") for image in ladder()], codec="qtrle", pixel_format="argb")
 
 
 @pytest.mark.parametrize("size", [0, 1])

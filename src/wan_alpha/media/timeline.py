@@ -23,6 +23,8 @@ COMMON_RATES = (*range(1, 61), 23.976, 29.97, 59.94, 90, 100, 120)
 LARGEST_CONSTANT_RATE = 120.0
 # A picture's own header may claim another size than its file's. Codecs pad sides, hence the room.
 DECODER_OPTIONS = {"max_pixels": str(2 * MAX_PIXELS)}
+# Their pictures may change parts of the one before; in a file that calls each a key frame (it has no table of them) that is not known.
+DELTA_CODECS = ("qtrle",)
 VariableRate = Literal["hold", "mean"]
 
 
@@ -39,6 +41,8 @@ class Timeline:
     """Seconds."""
     places: dict[int, int | None]
     """Where in the file the packet of each time stamp begins."""
+    sought: bool = True
+    """Whether frames may be looked for by their time stamps."""
     pixel_aspect: float = 1.0
     """Width of a pixel over its height, as the picture is stored."""
 
@@ -94,8 +98,9 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         places = {packet.pts: packet.pos for packet in shown if packet.pts is not None}
         pts = tuple(sorted(places)) if len(places) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
+        sought = codec not in DELTA_CODECS or not all(packet.is_keyframe for packet in shown)
         aspect, tick = float(stream.sample_aspect_ratio or 1), float(stream.time_base or 0)
-        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, places=places, pixel_aspect=aspect)
+        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, places=places, sought=sought, pixel_aspect=aspect)
 
 
 def damaged(path: Path, got: str, expected: str) -> MediaError:

@@ -144,7 +144,7 @@ def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Ite
     with media_errors(path), open_video(path) as container:
         stream = video_stream(container, path)
         check_size(path, width=stream.codec_context.width, height=stream.codec_context.height, num_frames=frames)
-        if start and line.pts is not None:
+        if start and line.pts is not None and line.sought:
             container.seek(line.pts[start], stream=stream, backward=True)
             window = _sought(path, container, stream, line, start, count)
             first = None
