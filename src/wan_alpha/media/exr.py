@@ -108,10 +108,10 @@ def _windowed(path: Path, pixels: np.ndarray, header: dict) -> np.ndarray:
         return pixels
     check_size(path, width=int(x1 - x0 + 1), height=int(y1 - y0 + 1))
     placed = np.zeros((y1 - y0 + 1, x1 - x0 + 1, *pixels.shape[2:]), pixels.dtype)
-    inside = np.s_[max(top, y0) : max(min(bottom, y1) + 1, 0), max(left, x0) : max(min(right, x1) + 1, 0)]
-    source = pixels[inside[0].start - top : inside[0].stop - top, inside[1].start - left : inside[1].stop - left]
-    if source.size:
-        placed[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0] = source
+    rows, columns = range(max(top, y0), min(bottom, y1) + 1), range(max(left, x0), min(right, x1) + 1)
+    if rows and columns:
+        source = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        placed[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = source
     return placed
 
 
