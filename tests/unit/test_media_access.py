@@ -232,7 +232,8 @@ def test_exr_data_window_lands_in_the_display_window():
     header = {"dataWindow": ((2, -1), (5, 1)), "displayWindow": ((0, 0), (3, 3))}
     placed = exr._windowed(Path("a"), np.arange(1, 13, dtype=np.float32).reshape(3, 4), header)
     assert placed.tolist() == [[0, 0, 5, 6], [0, 0, 9, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
-    for x, y in ((2, -5), (2, 4), (-9, 0), (4, 0), (-9, -9)):  # wholly beside it, on each side
+    header["displayWindow"] = ((-8, -8), (-4, -4))
+    for x, y in ((-8, -20), (-8, 2), (-20, -8), (2, -8), (9, 9)):  # wholly beside it, on each side
         header["dataWindow"] = ((x, y), (x + 3, y + 2))
         assert not exr._windowed(Path("a"), np.ones((3, 4), np.float32), header).any()
 
