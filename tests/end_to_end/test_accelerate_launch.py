@@ -44,4 +44,8 @@ def test_two_launched_processes_train_an_adapter_as_one_with_twice_the_batch(tmp
     states = torch.load(both.output_path / "states" / "step_000002" / "random.pt", weights_only=True)
     assert len(states) == 2, "two processes took part"
     found, expected = (read_tensors(path) for path in (both.output_path / file.name, file))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert found.keys() == expected.keys()
+    apart = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected]).sort().values
+    # AdamW divides a gradient by its own size: where it is all rounding, so is the step, of up to 1e-3; how it rounds, the CPU decides.
+    assert apart[int(0.999 * len(apart))] <= 1e-6
+    assert apart[-1] <= 5e-4
