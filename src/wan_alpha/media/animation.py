@@ -5,6 +5,7 @@ Times come from the headers; of a WebP only the window asked for is decoded.
 
 import io
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,15 @@ def stated_animation_rate(path: Path) -> float | None:
 
 
 def _header(path: Path) -> tuple[list[int], float | None]:
+    """Remembered until the file changes."""
+    if not path.is_file():
+        read_bytes(path)  # says so
+    stat = path.stat()
+    return _header_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _header_of(path: Path, _modified_ns: int, _size: int) -> tuple[list[int], float | None]:
     data = read_bytes(path)
     with image_errors(path):
         durations = _durations(path, data)

@@ -75,7 +75,7 @@ def read_pair(
     Limited-range mattes are stretched to full range (untagged ones: see colour.matte_is_full_range).
     """
     said = settings.alpha_mode
-    divided = said in DIVIDED or (said == "file" and _kind(rgb_path) == "video" and video.states_premultiplied(rgb_path))
+    divided = said in DIVIDED or (said == "file" and _kind(rgb_path) == "video" and timeline(rgb_path).premultiplied)
     alpha, matte_fps = read_matte(alpha_path, start=start, count=count, bits=16 if divided else bits)
     depth: Bits = 16 if alpha.dtype == np.uint16 and bits == 16 else 8
     decoded = _decode(rgb_path, start=start, count=count, bits=16 if divided else depth, settings=settings)

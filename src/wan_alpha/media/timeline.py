@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.boxes import check_samples
-from wan_alpha.media.clip import MAX_PIXELS, RgbaClip, check_size, media_errors
+from wan_alpha.media.clip import ALPHA_TAG, MAX_PIXELS, RgbaClip, check_size, media_errors
 from wan_alpha.media.packets import is_shown
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Timeline:
     """Whether frames may be looked for by their time stamps."""
     pixel_aspect: float = 1.0
     """Width of a pixel over its height, as the picture is stored."""
+    premultiplied: bool = False
+    """Whether the file's own metadata call its colour so."""
 
     @property
     def times(self) -> tuple[float, ...] | None:
@@ -99,8 +101,17 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         pts = tuple(sorted(places)) if len(places) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
         sought = codec not in DELTA_CODECS or not all(packet.is_keyframe for packet in shown)
-        aspect, tick = float(stream.sample_aspect_ratio or 1), float(stream.time_base or 0)
-        return Timeline(count=len(shown), fps=fps, pts=pts, tick=tick, places=places, sought=sought, pixel_aspect=aspect)
+        tags = {name.lower(): value for name, value in container.metadata.items()}
+        return Timeline(
+            count=len(shown),
+            fps=fps,
+            pts=pts,
+            tick=float(stream.time_base or 0),
+            places=places,
+            sought=sought,
+            pixel_aspect=float(stream.sample_aspect_ratio or 1),
+            premultiplied=tags.get(ALPHA_TAG) == "premultiplied",
+        )
 
 
 def damaged(path: Path, got: str, expected: str) -> MediaError:

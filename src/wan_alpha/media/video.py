@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
-from wan_alpha.media.clip import ALPHA_TAG, Bits, Decoded, Matte, check_size, codec_threads, media_errors
+from wan_alpha.media.clip import Bits, Decoded, Matte, check_size, codec_threads, media_errors
 from wan_alpha.media.colour import Levels, Rgb, alpha_bits, format_has_alpha, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
 from wan_alpha.media.hevc import has_alpha_layer
 from wan_alpha.media.matrix import Matrix, MatrixWord, settle_matrix, tell_matrix
@@ -35,7 +35,7 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
     alpha: list[Levels] = []
     assumed: Matrix | None = None
     line = timeline(path)
-    stated = states_premultiplied(path)
+    stated = line.premultiplied
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
             if not rgb:
@@ -84,12 +84,6 @@ def _matte_range(path: Path, line: Timeline) -> bool:
     if int(frame.color_range) == 0 and not frame.format.is_rgb and not frame.format.name.startswith("gray"):
         log.info("%s: no range tag; read as %s range", path, "full" if full_range else "limited")
     return full_range
-
-
-def states_premultiplied(path: Path) -> bool:
-    """Whether the file's own metadata call its colour premultiplied."""
-    with media_errors(path), open_video(path) as container:
-        return {name.lower(): value for name, value in container.metadata.items()}.get(ALPHA_TAG) == "premultiplied"
 
 
 def holds_alpha(path: Path) -> bool:
