@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from wan_alpha.findings.filters import Floats, brightest, largest, smallest
-from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
+from wan_alpha.findings.finding import Alpha, Measure, Rgb, evenly, sampled
 
 MIN_SOFT_PIXELS, MAX_EDGE_PIXELS = 100, 50_000
 BLACK = 2
@@ -70,7 +70,7 @@ def edge_pull(rgb: Rgb, alpha: Alpha) -> Measure | None:
 def _edge_beside_solid(rgb: Rgb, alpha: Alpha) -> tuple[Pixels, Pixels, Pixels, Floats]:
     """At most 50,000 edge pixels, evenly chosen, (t, y, x), with the mean colour (N, 3) of the two or more solid ones within 2 pixels."""
     points = np.argwhere((alpha >= 16) & (alpha <= 200) & (smallest(alpha, size=5) <= 5))
-    t, y, x = points[np.linspace(0, len(points) - 1, min(len(points), MAX_EDGE_PIXELS)).astype(int)].T
+    t, y, x = evenly(points, at_most=MAX_EDGE_PIXELS).T
     near, total = np.zeros(len(t)), np.zeros((len(t), 3))
     for down, across in product(range(-2, 3), repeat=2):
         row, column = y + down, x + across

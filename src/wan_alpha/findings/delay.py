@@ -4,13 +4,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
-from wan_alpha.findings.outline import Lines, Positions, colour_ends, flat_colour, outline
+from wan_alpha.findings.outline import Lines, Positions, closeness, colour_ends, flat_colour, outline
 
 MAX_LAG = 4
 """Frames, and at most a third of a short clip's steps."""
 MIN_LINES, MAX_LINES = 150, 1000
 MIN_AGREEMENT, MIN_GAIN = 0.105, 1.1
-TOLERANCE = 0.5
 RIMS, WIDE_RIMS = np.arange(-1, 3.1, 0.25), np.arange(-1, 9.1, 0.25)
 
 
@@ -48,4 +47,4 @@ def _ends(rgb: Rgb, lines: Lines, flat: Int[np.ndarray, "3"] | None, *, lag: int
 
 def _agreement(beyond: Positions, rims: Float[np.ndarray, "R"]) -> float:
     """Share of the ends that lie one rim BEYOND the matte's, the largest over RIMS."""
-    return float(np.exp(-(((beyond[:, None] - rims) / TOLERANCE) ** 2)).mean(axis=0).max()) if len(beyond) else 0.0
+    return float(closeness(beyond[:, None] - rims).mean(axis=0).max()) if len(beyond) else 0.0

@@ -77,6 +77,11 @@ class Finding:
         return f"{self.severity}: {self.name}: {self.says}{where}; {self.do}"
 
 
+def evenly(points: np.ndarray, *, at_most: int) -> np.ndarray:
+    """At most AT_MOST of the points, spread evenly over their order."""
+    return points[np.linspace(0, len(points) - 1, min(len(points), at_most)).astype(int)]
+
+
 def sampled(num_frames: int, *, at_most: int = MAX_SAMPLED) -> list[int]:
     """Indices of at most AT_MOST frames, spread evenly, ends included."""
     return sorted({round(i) for i in np.linspace(0, num_frames - 1, min(at_most, num_frames))})

@@ -1,12 +1,13 @@
 """Lines across a matte's outline, and where on them the matte and the colour end. Frames are (T, H, W[, 3]), 0..255."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from wan_alpha.findings.finding import Alpha, Rgb
+from wan_alpha.findings.finding import Alpha, Rgb, evenly
+from wan_alpha.media.colour_error import TO_YUV
 
 LEVEL = 31.5
 """The outline: so low that soft edges end there too, so high that a codec's noise lies below it."""
@@ -22,8 +23,8 @@ FLAT_SHARE, FLAT_LEVELS = 0.75, 2
 FLAT_SAMPLE = 300_000
 ALONG = np.arange(-REACH, REACH + 0.01, 1 / STEPS_PER_PIXEL, dtype=np.float32)
 
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
-"""Of BT.709."""
+TOLERANCE = 0.5
+LUMA = TO_YUV[0]
 
 Positions = Float[np.ndarray, "N"]
 Values = Float[np.ndarray, "N S"]
@@ -65,11 +66,11 @@ def outline(alpha: Alpha, frames: list[int], *, at_most: int = 2500) -> Lines:
     height, width = (side - REACH for side in inside.shape[1:])
     around = [inside[:, REACH + dy : height + dy, REACH + dx : width + dx] for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))]
     points = np.argwhere(inside[:, REACH:height, REACH:width] & ~np.logical_and.reduce(around))
-    t, y, x = points[np.linspace(0, len(points) - 1, min(len(points), at_most)).astype(int)].T
+    t, y, x = evenly(points, at_most=at_most).T
     start = np.stack([y + REACH, x + REACH], axis=1)
     lines = Lines(frame=t, start=start, normal=_normals(chosen, t, start), matte_end=np.zeros(len(t)))
     end = _crossing(-lines.on(chosen), level=-LEVEL, near=lines.matte_end)
-    lines = Lines(frame=np.array(frames, int)[t], start=start, normal=lines.normal, matte_end=end)
+    lines = replace(lines, frame=np.array(frames, int)[t], matte_end=end)
     return lines.of(np.abs(end) <= MAX_FROM_POINT)
 
 
@@ -86,6 +87,11 @@ def colour_ends(rgb: Rgb, lines: Lines, *, flat: Int[np.ndarray, "3"] | None, be
         return _outermost_change(lines.on(rgb, behind=behind)) - lines.matte_end
     hidden = lines.on(rgb, behind=behind, measure=lambda pixels: _is_near(pixels, flat).astype(np.float32))
     return _crossing(hidden, level=0.5, near=lines.matte_end) - lines.matte_end
+
+
+def closeness(distance: np.ndarray) -> np.ndarray:
+    """How well a place DISTANCE pixels off agrees: exp(-(distance / 0.5)^2)."""
+    return np.exp(-((distance / TOLERANCE) ** 2))
 
 
 def flat_colour(rgb: Rgb, alpha: Alpha, frames: list[int]) -> Int[np.ndarray, "3"] | None:

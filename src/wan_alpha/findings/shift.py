@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from wan_alpha.findings.finding import Alpha, Measure, Rgb, sampled
-from wan_alpha.findings.outline import colour_ends, flat_colour, outline
+from wan_alpha.findings.outline import closeness, colour_ends, flat_colour, outline
 
 MAX_SHIFT = 8.0
-TOLERANCE, REFINED, TURNS = 0.5, 0.6, 8
+REFINED, TURNS = 0.6, 8
 MIN_LINES, MIN_SHARE = 150, 0.6
 RIMS = np.arange(-1, 2.51, 0.25, dtype=np.float32)
 MIN_RIM, MAX_RIM = -1.2, 1.3
@@ -74,7 +74,7 @@ def agreed_shift(normals: Float[np.ndarray, "N 2"], beyond: Float[np.ndarray, "N
         start = np.linalg.solve(normal, (design * weights[:, None]).T @ beyond)
     free = 1 / (np.diag(np.linalg.inv(normal)) * np.diag(normal))
     down, across, rim = (float(value) for value in start)
-    agreement = float(np.exp(-(((beyond - design @ start) / TOLERANCE) ** 2)).mean())
+    agreement = float(closeness(beyond - design @ start).mean())
     return Agreement(shift=(down, across), rim=rim, agreement=agreement, unmoved=unmoved, balance=float(free.min()))
 
 
@@ -87,7 +87,7 @@ def _vote(normals: Float[np.ndarray, "N 2"], beyond: Float[np.ndarray, "N"]) -> 
     expected, cost, still = grid @ normals.T.astype(np.float32), NEARER * np.hypot(*grid.T), int(np.hypot(*grid.T).argmin())
     best, winner, unmoved = -np.inf, np.zeros(3), 0.0
     for rim in RIMS:
-        agreement = np.exp(-(((beyond - rim + expected) / TOLERANCE) ** 2)).mean(axis=1)
+        agreement = closeness(beyond - rim + expected).mean(axis=1)
         unmoved = max(unmoved, float(agreement[still]))
         first = int((agreement - cost).argmax())
         if agreement[first] - cost[first] > best:

@@ -25,8 +25,7 @@ def beside(path: Path) -> Iterator[Path]:
         take_place(partial, path)
     except BaseException:
         remove(partial)
-        for folder in made:
-            folder.rmdir()
+        remove_empty(made)
         raise
 
 

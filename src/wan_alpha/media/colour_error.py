@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from wan_alpha.media.colour import Levels, Rgb
+from wan_alpha.media.yuv import BT709
 
 SQUARE = 8
-# BT.709 (ITU-R BT.709-6, item 3): R'G'B' to luma and two colour differences.
-TO_YUV = np.array(
-    [[0.2126, 0.7152, 0.0722], [-0.2126 / 1.8556, -0.7152 / 1.8556, 0.5], [0.5, -0.7152 / 1.5748, -0.0722 / 1.5748]], np.float32
-)
+_KR, _KB = BT709
+_LUMA = np.array([_KR, 1 - _KR - _KB, _KB])
+TO_YUV = np.array([_LUMA, (np.eye(3)[2] - _LUMA) / (2 - 2 * _KB), (np.eye(3)[0] - _LUMA) / (2 - 2 * _KR)], np.float32)
+"""R'G'B' to luma and two colour differences of BT.709 (yuv.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from wan_alpha.media.colour import LIMITED
 from wan_alpha.media.colour_error import ColourBound
 from wan_alpha.media.movies import write_ffv1, write_prores, write_webm
 from wan_alpha.media.read import ReadSettings, read_pair, read_rgba
+from wan_alpha.media.sidecar import EXR_ENDING, ZIP_ENDING
 from wan_alpha.media.transfer import Transfer
 from wan_alpha.media.verify import PAIR_COLOUR, PAIR_RANGES, check_tags, compare
 from wan_alpha.media.write import write_apng, write_pair, write_png_sequence, write_png_zip, write_webp
@@ -54,8 +55,8 @@ LOSSY_WEBP_COLOUR = ColourBound(mean=12.0, pixel=150.0, halved=2.0)  # chroma is
 FORMATS: dict[str, Format] = {
     "png": Format(endings=("",), write=lambda clip, stem, _: write_png_sequence(clip, stem), bits=16, timed=False),
     "zip": Format(
-        endings=("_png.zip",),
-        write=lambda clip, stem, _: write_png_zip(clip, ending(stem, "_png.zip")),
+        endings=(ZIP_ENDING,),
+        write=lambda clip, stem, _: write_png_zip(clip, ending(stem, ZIP_ENDING)),
         bits=16,
         timed=False,
     ),
@@ -93,8 +94,8 @@ FORMATS: dict[str, Format] = {
         alpha_modes=BOTH,
     ),
     "exr": Format(
-        endings=("_exr",),
-        write=lambda clip, stem, o: exr.write_exr_sequence(clip, ending(stem, "_exr"), transfer=o.exr_transfer),
+        endings=(EXR_ENDING,),
+        write=lambda clip, stem, o: exr.write_exr_sequence(clip, ending(stem, EXR_ENDING), transfer=o.exr_transfer),
         bits=16,
         alpha_bound=17,  # a half float has 11 bits below 1
         colour=ColourBound(mean=0.5, rounding=0.001),

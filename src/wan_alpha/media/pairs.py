@@ -12,7 +12,7 @@ from pathlib import Path
 from wan_alpha.errors import DatasetError
 from wan_alpha.media.left_out import TEXT_SUFFIXES, tell_left_out
 from wan_alpha.media.listing import entries, fault_of, home_of, is_frame_folder, is_media, leads_back, name_of
-from wan_alpha.media.sidecar import SIDECAR_ENDING
+from wan_alpha.media.sidecar import EXR_ENDING, SIDECAR_ENDING, ZIP_ENDING
 from wan_alpha.media.stills import JPEG_SUFFIXES, is_jpeg, is_opaque_still, natural_key, still_files, text_beside
 from wan_alpha.media.video import holds_alpha
 
@@ -25,7 +25,7 @@ OPAQUE_SUFFIXES = (".mp4", ".m4v")
 """Containers that hold alpha in few codecs (PNG, FFV1, HEVC's layer): alone, without it, they lack their matte."""
 FORMATS = ("", ".zip", ".exr", ".png", ".apng", ".mkv", ".avi", ".mov", ".webp", ".webm", ".gif", *OPAQUE_SUFFIXES, *JPEG_SUFFIXES)
 """Folders of frames and files, most faithful first: of one clip in several formats the first is read."""
-EXPORT_ENDINGS = ("_exr", "_png")
+EXPORT_ENDINGS = (EXR_ENDING, Path(ZIP_ENDING).stem)
 PAIR_RANK = FORMATS.index(".webm")
 
 

@@ -10,7 +10,8 @@ log = logging.getLogger(__name__)
 
 SIDECAR_ENDING = "_export.json"
 """Beside NAME in whatever formats export wrote it."""
-SERIES_ENDINGS = ("", "_png.zip", "_exr")
+ZIP_ENDING, EXR_ENDING = "_png.zip", "_exr"
+SERIES_ENDINGS = ("", ZIP_ENDING, EXR_ENDING)
 """What follows a clip's name in the names of the series that export writes."""
 MAX_BYTES = 1 << 20
 RATES = (0.01, 10_000.0)
