@@ -12,7 +12,7 @@ from PIL import Image
 from wan_alpha.errors import MediaError
 from wan_alpha.media import apng as module
 from wan_alpha.media.clip import change_bits
-from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba
+from wan_alpha.media.read import count_frames, read_matte, read_pair, read_rgba, stated_rate
 
 NONE, BACKGROUND, PREVIOUS = 0, 1, 2
 SOURCE, OVER = 0, 1
@@ -159,6 +159,29 @@ def test_a_still_before_the_animation_is_not_part_of_it(tmp_path):
     images = noise(2)
     path = apng(tmp_path / "a.png", [{"image": image} for image in images], size=(6, 8), before=plain((1, 1, 1, 1)))
     assert np.array_equal(read_rgba(path, bits=16).rgba(), images)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_animation_of_one_picture_behind_a_still(tmp_path, bits):
+    """Viewers show the picture; it has no rate, as any clip of one frame."""
+    (image,), before = change_bits(noise(1), bits), change_bits(plain((1, 1, 1, 1)), bits)
+    path = apng(tmp_path / "a.png", [{"image": image}], size=(6, 8), before=before)
+    with av.open(str(path), format="apng") as container:
+        shown = next(container.decode(video=0)).to_ndarray(format="rgba")
+    assert np.abs(shown - change_bits(image, 8).astype(int)).max() <= 1, "FFmpeg shows it too"
+    clip = read_rgba(path, bits=16)
+    assert np.array_equal(clip.rgba(), image[None])
+    assert np.array_equal(read_rgba(path).rgba(), change_bits(image, 8)[None])
+    assert (clip.fps, count_frames(path), stated_rate(path)) == (16, 1, None)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(MediaError, match=r"a\.png"):
+        read_rgba(path)
+
+
+def test_a_still_that_is_the_only_picture(tmp_path):
+    (image,) = noise(1)
+    path = apng(tmp_path / "a.png", [{"image": image}], size=(6, 8))
+    assert np.array_equal(read_rgba(path, bits=16).rgba(), image[None])
 
 
 def test_colour_and_matte_as_two_animations(tmp_path):

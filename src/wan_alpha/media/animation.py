@@ -41,7 +41,7 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     chosen = order[start : None if count is None else start + count]
     if not chosen:
         raise MediaError(path, got=f"{len(order)} frames", expected=f"more than {start}")
-    if len(durations) == 1:
+    if len(durations) == 1 and not _moves_once(data):
         pictures = [read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)]
     else:
         with image_errors(path):
@@ -111,6 +111,14 @@ def _may_move(path: Path) -> bool:
         while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"acTL", b"IDAT"):
             file.seek(int.from_bytes(chunk[:4], "big") + 4, 1)
         return chunk[4:] == b"acTL"
+
+
+def _moves_once(data: bytes) -> bool:
+    """Whether a file of one picture is an animation of one: a PNG with another picture before it, for viewers that know no animations."""
+    if not data.startswith(PNG_SIGNATURE):
+        return False
+    apng = read_apng(data)
+    return apng.still_apart and len(apng.pictures) == 1
 
 
 def _shown(path: Path, durations: list[float]) -> tuple[list[int], float | None]:

@@ -54,11 +54,13 @@ class Apng:
     """The chunks PLTE and tRNS, as (name, payload)."""
     stated: int
     pictures: list[ApngPicture]
+    still_apart: bool
+    """Whether there is such a still: viewers of animations show their pictures alone."""
 
 
 def read_apng(data: bytes) -> Apng:
     """The pictures that the chunks describe, up to where the file ends or breaks off. struct.error for a broken control chunk."""
-    header, stated = b"", 0
+    header, stated, still_apart = b"", 0, False
     palette: list[tuple[bytes, bytes]] = []
     pictures: list[ApngPicture] = []
     for name, payload in png_chunks(data):
@@ -75,7 +77,9 @@ def read_apng(data: bytes) -> Apng:
             pictures.append(ApngPicture(**size, duration_ms=duration, dispose=dispose, blend=blend))
         elif name in (b"IDAT", b"fdAT") and pictures:
             pictures[-1].data.append(payload[4 if name == b"fdAT" else 0 :])
-    return Apng(header=header, palette=palette, stated=stated, pictures=pictures)
+        elif name == b"IDAT":
+            still_apart = True
+    return Apng(header=header, palette=palette, stated=stated, pictures=pictures, still_apart=still_apart)
 
 
 def apng_frames(path: Path, data: bytes, *, first: int, last: int, frames: int) -> Iterator[tuple[Rgb, Levels | None]]:
