@@ -88,6 +88,54 @@ def test_a_prepared_folder_is_its_table(tmp_path, folder):
     assert [one.name for one in report.diagnoses] == ["foo"]
 
 
+BAD_ROWS = {
+    "metadata.csv": (
+        'video_fgr,video_pha,prompt\na/foo.mp4,b/bar.mp4,one\n\nc.webp,"in\ntwo lines", three, four\nc.webp\na/foo.mp4,b/bar.mp4,five\n',
+        {5: "got 4 cells, expected 3: video_fgr, video_pha, prompt; put quotes", 6: "got 1 cell, expected 3: video_fgr"},
+    ),
+    "vae.csv": (  # the published table, without prompts
+        "video_fgr,video_pha,status\na/foo.mp4,b/bar.mp4,static\na/foo.mp4,b/bar.mp4\na/foo.mp4,b/bar.mp4,static\n",
+        {3: "got 2 cells, expected 3: video_fgr, video_pha, status"},
+    ),
+    "metadata.jsonl": (
+        '{"rgba": "c.webp", "prompt": "one"}\n{"rgba": "c.w\n{"rgba": 7, "prompt": ""}\n{"rgba": "c.webp"}\n'
+        '{"video": "c.webp", "prompt": ""}\n',
+        {2: "got broken JSON", 3: "got rgba = 7, expected text", 4: "got columns rgba, expected a column 'prompt'"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_that_rows_problem(tmp_path, folder, name):
+    """Told by its line, as any clip that cannot be read is; the rows before and after it are clips."""
+    text, problems = BAD_ROWS[name]
+    (folder / name).write_text(text)
+    source = folder / name if name == "vae.csv" else folder
+    report = prepare(PrepareConfig(source=source, output_path=tmp_path / "out", on_bad_sample="skip"))
+    assert len(report.clips) == 2
+    assert len(report.skipped) == len(problems)
+    found = doctor(DoctorConfig(source=source, output_path=tmp_path / "doctor")).diagnoses
+    unreadable = [(one.name, one.findings[0].says) for one in found if one.findings and one.findings[0].name == "unreadable file"]
+    assert (len(found), len(unreadable)) == (2 + len(problems), len(problems))
+    for (line, problem), (skipped, why), (name_seen, says) in zip(problems.items(), report.skipped, unreadable, strict=True):
+        assert why == says
+        assert why.startswith(f"{folder / name}, line {line}: {problem}")
+        assert skipped == name_seen
+        assert f"line {line}" in skipped
+    with pytest.raises(DatasetError, match=f"line {next(iter(problems))}: got"):
+        prepare(PrepareConfig(source=source, output_path=tmp_path / "out"))
+
+
+def test_lines_of_which_none_is_a_clip(tmp_path, folder, caplog):
+    """Another program's, one of them broken; and text that is none."""
+    (folder / "metadata.jsonl").write_text('{"epoch": 1}\n{"epo\n')
+    assert [clip.video for clip in prepare(PrepareConfig(source=folder, output_path=tmp_path / "out", on_bad_sample="skip")).clips] == ["c"]
+    assert "not taken from the table: " in caplog.text
+    (folder / "metadata.jsonl").write_text("{\n{\n")
+    with pytest.raises(DatasetError, match=r"metadata\.jsonl, line 1: got broken JSON"):
+        prepare(PrepareConfig(source=folder, output_path=tmp_path / "out"))
+
+
 def test_tables_that_are_none(tmp_path, folder):
     (folder / "shots.csv").write_text("shot,take\n1,2\n")
     with pytest.raises(

@@ -31,6 +31,15 @@ MAX_NAME, MAX_PATH = 255 - len("_alpha.mp4"), 2048
 Row = dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One row, and the line where it ends. One that is not as it should be has a problem, and no values if none can be read."""
+
+    number: int
+    row: Row
+    problem: DatasetError | None = None
+
+
 class AnotherTable(DatasetError):
     """A table without rows, or whose columns are not those of clips and prompts: another program's, perhaps."""
 
@@ -84,25 +93,36 @@ def tables_of(base: Path) -> list[Path]:
 
 
 def read_table(base: Path, table: Path, *, key: str = "video") -> ClipTable:
-    """Every row of a table of clips in BASE: where files are missing, or lie outside of BASE, that is the row's problem.
+    """Every row of a table of clips in BASE. Each of these is that row's problem: too many or too few cells, a line of JSONL that is broken
+    or lacks a column, files that are missing or lie outside of BASE.
 
-    AnotherTable for other columns and for no rows; DatasetError for text that is no table.
+    AnotherTable for no rows, and where the columns of none are those of a clip; DatasetError for text that is no table.
     """
-    rows = _read_rows(table)
-    if not rows:
+    lines = _read_lines(table)
+    if not lines:
         raise AnotherTable(table, got="no rows", expected="at least one clip", do="run wan-alpha prepare")
-    ignored = [name for name in IGNORED_COLUMNS if name in rows[0][1]]
+    ignored = [name for name in IGNORED_COLUMNS if name in lines[0].row]
     if ignored:
         log.info("%s: %s ignored; sizes come from the files", table, " and ".join(ignored))
-    entries = tuple(_entry_or_problem(base, f"{table}, line {line}", row, key) for line, row in rows)
-    return ClipTable(path=table, entries=entries, has_prompts=any("prompt" in row for _, row in rows))
+    entries = tuple(_entry_or_problem(base, _place(table, line.number), line, key) for line in lines)
+    problems = [(entry.problem, line) for entry, line in zip(entries, lines, strict=True) if entry.problem is not None]
+    others = [problem for problem, line in problems if isinstance(problem, AnotherTable) or not line.row]
+    if len(others) == len(lines):
+        raise next((problem for problem in others if isinstance(problem, AnotherTable)), others[0])
+    return ClipTable(path=table, entries=entries, has_prompts=any("prompt" in line.row for line in lines))
 
 
-def _entry_or_problem(base: Path, where: str, row: Row, key: str) -> ClipEntry:
+def _place(table: Path, line: int) -> str:
+    return f"{table}, line {line}"
+
+
+def _entry_or_problem(base: Path, where: str, line: _Line, key: str) -> ClipEntry:
+    row = line.row
     try:
-        return _entry(base, where, row, key)
-    except AnotherTable:
-        raise
+        columns = _columns(where, row, key) if row or line.problem is None else ()
+        if line.problem is not None:
+            raise line.problem
+        return _entry(base, where, row, columns)
     except DatasetError as error:
         file = next((row[column] for column in ("video_fgr", "rgb", "rgba", key) if row.get(column)), "")
         name = printable(f"{_stem(file)} ({where.rpartition(', ')[2]})".strip())
@@ -127,59 +147,70 @@ def write_manifest(rows: Iterable[tuple[str, str]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _read_rows(table: Path) -> list[tuple[int, Row]]:
-    """(line number, row) pairs; every value is a string."""
+def _read_lines(table: Path) -> list[_Line]:
+    """Every row that is not blank; every value is a string."""
     try:
         text = table.read_text(encoding="utf-8-sig")
         if table.suffix.lower() == ".jsonl":
-            return [(n, _json_row(table, n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = [(reader.line_num, row) for row in reader]
+            return [_json_line(table, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows = [(reader.line_num, cells) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             table, got=f"{type(error).__name__} ({error})", expected="a UTF-8 table", do="save it as CSV or JSONL in UTF-8"
         ) from error
-    names = Counter(reader.fieldnames or [])
-    twice = next((name for name in COLUMNS if names[name] > 1), None)
+    header = rows[0][1] if rows else []
+    twice = next((name for name in COLUMNS if header.count(name) > 1), None)
     if twice is not None:
-        raise DatasetError(table, got=f"{names[twice]} columns {twice!r}", expected="one", do="remove or rename the others")
-    for line, row in rows:
-        if None in row or None in row.values():
-            columns = ", ".join(reader.fieldnames or [])
-            raise (DatasetError if "prompt" in (reader.fieldnames or []) else AnotherTable)(
-                f"{table}, line {line}",
-                got="more or fewer cells than columns",
-                expected=columns,
-                do="put quotes around prompts with commas",
-            )
-    return rows
+        raise DatasetError(table, got=f"{header.count(twice)} columns {twice!r}", expected="one", do="remove or rename the others")
+    return [_csv_line(table, number, header, cells) for number, cells in rows[1:]]
 
 
-def _json_row(table: Path, line: int, text: str) -> Row:
-    where = f"{table}, line {line}"
-    row = {name: value for name, value in json_object(text, where=where).items() if name not in IGNORED_COLUMNS}
-    wrong = next((name for name in COLUMNS if not isinstance(row.get(name, ""), str)), None)
-    if wrong is not None:
-        raise DatasetError(where, got=f"{wrong} = {row[wrong]!r}", expected="text in quotes")
-    return row
+def _csv_line(table: Path, number: int, header: list[str], cells: list[str]) -> _Line:
+    row = dict(zip(header, [*cells, *[""] * len(header)], strict=False))
+    if len(cells) == len(header):
+        return _Line(number=number, row=row)
+    do = "put quotes around prompts with commas" if len(cells) > len(header) else "write the cells that are empty too, or remove the row"
+    got, expected = f"{len(cells)} cell{'s' * (len(cells) != 1)}", f"{len(header)}: {', '.join(header)}"
+    return _Line(number=number, row=row, problem=DatasetError(_place(table, number), got=got, expected=expected, do=do))
 
 
-def _entry(base: Path, where: str, row: Row, key: str) -> ClipEntry:
-    prompt = row.get("prompt")
-    if prompt is None and "status" not in row:  # the published Stage-1 table has a status and no prompt
+def _json_line(table: Path, number: int, text: str) -> _Line:
+    where = _place(table, number)
+    try:
+        found = json_object(text, where=where)
+        wrong = next((name for name in COLUMNS if not isinstance(found.get(name, ""), str)), None)
+        if wrong is not None:
+            raise DatasetError(where, got=f"{wrong} = {found[wrong]!r}", expected="text in quotes")
+    except DatasetError as problem:
+        return _Line(number=number, row={}, problem=problem)
+    return _Line(number=number, row={name: str(value) for name, value in found.items() if name not in IGNORED_COLUMNS})
+
+
+def _columns(where: str, row: Row, key: str) -> tuple[str, ...]:
+    """The columns of a row that name its files: of colour and matte, or one. AnotherTable where they, or the prompt, are missing."""
+    if "prompt" not in row and "status" not in row:  # the published Stage-1 table has a status and no prompt
         raise _missing_column(where, row, "prompt")
-    prompt = prompt or ""
     for rgb, alpha in (("video_fgr", "video_pha"), ("rgb", "alpha")):
         if rgb in row and alpha in row:
-            files = [_file(base, where, column, row[column]) for column in (rgb, alpha)]
-            return ClipEntry(name=_stem(row[rgb]), prompt=prompt, rgb=files[0], alpha=files[1])
+            return rgb, alpha
         if (rgb in row) != (alpha in row) and key not in row:
             raise _missing_column(where, row, alpha if rgb in row else rgb)
     if "rgba" in row:
-        return ClipEntry(name=_stem(row["rgba"]), prompt=prompt, rgba=_file(base, where, "rgba", row["rgba"]))
+        return ("rgba",)
     if key not in row:
         raise _missing_column(where, row, key, do="rename the column; for training, --data_file_keys can name it")
-    return _named(base, where, key, row[key], prompt)
+    return (key,)
+
+
+def _entry(base: Path, where: str, row: Row, columns: tuple[str, ...]) -> ClipEntry:
+    prompt, first = row.get("prompt", ""), columns[0]
+    if len(columns) == 2:
+        files = [_file(base, where, column, row[column]) for column in columns]
+        return ClipEntry(name=_stem(row[first]), prompt=prompt, rgb=files[0], alpha=files[1])
+    if first == "rgba":
+        return ClipEntry(name=_stem(row[first]), prompt=prompt, rgba=_file(base, where, first, row[first]))
+    return _named(base, where, first, row[first], prompt)
 
 
 def _named(base: Path, where: str, column: str, value: str, prompt: str) -> ClipEntry:
