@@ -20,7 +20,7 @@ from importlib import import_module
 
 from wan_alpha import __version__, config, console, recipes
 from wan_alpha.config.common import VerbConfig
-from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean
+from wan_alpha.errors import UsageError, WanAlphaError, did_you_mean, one_line
 from wan_alpha.geometry import PIXEL_MULTIPLE, ClipSize
 from wan_alpha.malloc import ask_for_huge_pages
 from wan_alpha.run_record import config_as_json
@@ -113,7 +113,7 @@ def _run(name: str, tokens: list[str]) -> tuple[list[str], int]:
     result = getattr(import_module(module), function)(resolved)
     for picture in getattr(result, "pictures", ()):
         console.show_picture(picture)
-    return list(_result_lines(result)) if first_process else [], getattr(result, "exit_code", 0)
+    return [one_line(line) for line in _result_lines(result)] if first_process else [], getattr(result, "exit_code", 0)
 
 
 def _default(name: str, *, recipe: str | None) -> VerbConfig:
@@ -234,7 +234,8 @@ def _configure_console(level: int) -> None:
         from rich.logging import RichHandler
 
         handler, pattern = RichHandler(console=Console(file=console.lasting_stderr()), show_path=False), "%(message)s"
-    logging.basicConfig(level=logging.WARNING, format=pattern, datefmt="%H:%M:%S", handlers=[handler])
+    handler.setFormatter(console.LineFormatter(pattern, "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("wan_alpha").setLevel(level)
     if level <= logging.INFO:
         console.install_progress()

@@ -3,6 +3,7 @@
 import base64
 import errno
 import io
+import logging
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wan_alpha.errors import one_line
 from wan_alpha.progress import Advance, install_display
 
 LINE_EVERY_SECONDS = 15.0
@@ -64,6 +66,13 @@ def _text(values: dict[str, float]) -> str:
 def say(text: str) -> None:
     """A line on stderr. Work does not end because nobody reads it any more."""
     _write(lasting_stderr(), f"{text}\n")
+
+
+class LineFormatter(logging.Formatter):
+    """One line for each message, whatever the names in it hold; tracebacks below it keep theirs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
 
 
 def open_stderr() -> None:

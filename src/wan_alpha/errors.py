@@ -10,8 +10,12 @@
 A message is one line: what, got, expected, and the next command. The command line prints it and exits with code 2.
 """
 
+import re
+
 MAX_SHOWN = 600
 """Characters of what was got or expected: a line stays one that can be read, whatever a file holds."""
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that end a line, move the cursor, or turn the direction of what follows."""
 
 
 class WanAlphaError(Exception):
@@ -23,8 +27,8 @@ class WanAlphaError(Exception):
 
     def __init__(self, what: object, *, got: object = None, expected: object = None, do: str = "") -> None:
         details = [f"{word} {_shortened(str(value))}" for word, value in (("got", got), ("expected", expected)) if value is not None]
-        message = str(what) + (": " + ", ".join(details) if details else "")
-        super().__init__(printable(" ".join((message + (f"; {do}" if do else "")).split())))
+        message = one_line(str(what)) + (": " + ", ".join(details) if details else "")
+        super().__init__(one_line(printable(" ".join((message + (f"; {do}" if do else "")).split()))))
 
 
 class UsageError(WanAlphaError):
@@ -57,6 +61,15 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character that is no byte of a name
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+    r"""Text whose control characters are shown, not obeyed: a file's name may hold any.
+
+    >>> one_line("a\nb\x1b[2K.webp")
+    'a\\nb\\x1b[2K.webp'
+    """
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _shortened(text: str) -> str:

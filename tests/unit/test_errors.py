@@ -26,6 +26,14 @@ def test_message_stays_on_one_line(details: dict, message: str) -> None:
     assert str(WanAlphaError("clip.mp4", **details)) == message
 
 
+def test_control_characters_of_names_are_shown() -> None:
+    """What of a name would end the line, clear it, or write it backwards; letters of any script, and spaces, stay."""
+    names = "clip\n1\r\x1b[2K\x85\u2028\u202e.png", "Löwe 猫\u3000نمر🦁\u200d.png"
+    assert str(MediaError(names[0])) == "clip\\n1\\r\\x1b[2K\\x85\\u2028\\u202e.png"
+    assert errors.one_line(names[1]) == names[1]
+    assert str(MediaError("a.png", got="\x1b[2K")) == "a.png: got \\x1b[2K"
+
+
 def test_every_error_is_of_the_tree_and_in_its_picture() -> None:
     tree = {UsageError, MediaError, DatasetError, CheckpointError, CacheError}
     assert set(WanAlphaError.__subclasses__()) == tree
