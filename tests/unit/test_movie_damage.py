@@ -206,6 +206,61 @@ def test_edits_that_show_all_samples_again(movie):
         count_frames(with_edits(movie, 400_000))
 
 
+def with_sound(path: Path, *, movflags: str) -> Path:
+    """Five frames with their sound behind them, in a file whose packets say nothing of their lengths."""
+    with av.open(str(path), "w", options={"movflags": movflags}) as container:
+        video, sound = container.add_stream("qtrle", rate=16), container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 32, "argb"
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 15000), np.int16), format="s16", layout="mono")
+        silence.sample_rate, silence.pts = 48000, 0
+        for index, image in enumerate(ladder(5)):
+            frame = packed(image, "argb")
+            frame.pts, frame.time_base = index, Fraction(1, 16)
+            container.mux(video.encode(frame))
+        container.mux([*video.encode(), *sound.encode(silence), *sound.encode()])
+    return path
+
+
+def test_a_frame_of_a_fragment_without_a_time_of_its_own(tmp_path):
+    """FFmpeg writes the last two at one time, where each frame is a fragment, and leaves out the second of them when it reads the file."""
+    path = with_sound(tmp_path / "a.mov", movflags="frag_every_frame+empty_moov")
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 4
+    for read in (read_rgba, count_frames):
+        with pytest.raises(
+            MediaError, match=r"a\.mov: got two frames at time stamp \d+, of which one is shown, expected a time of its own"
+        ):
+            read(path)
+    for movflags in ("frag_keyframe+empty_moov", "frag_keyframe", "faststart"):
+        whole = with_sound(tmp_path / "b.mov", movflags=movflags)
+        assert np.array_equal(read_rgba(whole).rgba(), ladder(5)), movflags
+
+
+@pytest.mark.parametrize("options", [{"g": "12", "sc_threshold": "0"}, {"g": "1"}], ids=["decoded, not shown", "not even decoded"])
+def test_frames_that_an_edit_hides_stay_hidden(tmp_path, options):
+    """A clip's beginning, cut off as editors do without encoding again: its samples are in the file, and in the count of its header."""
+    levels = np.arange(20, 240, 20, dtype=np.uint8)
+    images = [luma(np.full((32, 32), level, np.uint8)) for level in levels]
+    options = {"qp": "0", "bf": "0", **options}
+    path = encode(tmp_path / "a.mp4", images, codec="libx264", pixel_format="yuv420p", color_range=2, options=options)
+    data = path.read_bytes()
+    ticks = struct.unpack_from(">I", data, data.index(b"stts") + 16)[0]
+    at = data.index(b"elst") + 12
+    duration, begin = struct.unpack_from(">II", data, at)
+    spoilt(path, at, struct.pack(">II", duration * 6 // 11, begin + 5 * ticks))
+    assert read_matte(path)[0][:, 0, 0].tolist() == levels[5:].tolist()
+    assert count_frames(path) == 6
+    assert read_matte(path, start=2, count=3)[0][:, 0, 0].tolist() == levels[7:10].tolist()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+def test_frames_that_the_decoder_holds_back_count_as_read(tmp_path, frames):
+    """The last ones come without a time base, in a container that states its duration, and not its frames."""
+    images = [luma(image) for image in noise(frames)[..., 0]]
+    path = encode(tmp_path / "a.mkv", images, codec="libx264", pixel_format="yuv420p", options={"g": "12"})
+    assert len(read_matte(path)[0]) == frames
+
+
 def test_samples_of_a_fragment_are_counted(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:

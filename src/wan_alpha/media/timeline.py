@@ -70,10 +70,13 @@ def timeline(path: Path) -> Timeline:
     return _timeline(path, stat.st_mtime_ns, stat.st_size)
 
 
-def open_video(path: Path) -> InputContainer:
-    """Open a file for reading. The prefix keeps names with a colon from being taken for network addresses."""
+def open_video(path: Path, *, edits: Literal["apply", "ignore"] = "apply") -> InputContainer:
+    """Open a file for reading. The prefix keeps names with a colon from being taken for network addresses.
+
+    edits: what becomes of a MOV or MP4 file's list of the parts that are shown.
+    """
     check_samples(path)
-    return av.open(f"file:{path}", mode="r", options=DECODER_OPTIONS)
+    return av.open(f"file:{path}", mode="r", options={**DECODER_OPTIONS, "ignore_editlist": str(int(edits == "ignore"))})
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -90,10 +93,7 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
     with media_errors(path), open_video(path) as container:
         stream = video_stream(container, path)
         packets = [packet for packet in container.demux(stream) if packet.size]
-        whole = sum(not packet.is_corrupt for packet in packets)
-        if whole < max(len(packets), stream.frames):
-            expected = f"{stream.frames} frames (its header)" if stream.frames else "whole frames"
-            raise damaged(path, f"{whole} frames", expected)
+        _check_packets(path, packets, stated=stream.frames)
         rate = stream.average_rate or stream.guessed_rate
         codec = stream.codec_context.name
         shown = [packet for packet in packets if not packet.is_discard and is_shown(packet, codec)]
@@ -112,6 +112,24 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
             pixel_aspect=float(stream.sample_aspect_ratio or 1),
             premultiplied=tags.get(ALPHA_TAG) == "premultiplied",
         )
+
+
+def _check_packets(path: Path, packets: list[av.Packet], *, stated: int) -> None:
+    """MediaError where frames are broken, fewer than the header STATED, or left out.
+
+    An edit hides frames by intention. FFmpeg also leaves out, without a word, a frame of a fragment that has the time of the one before it;
+    programs that write every frame as a fragment, beside sound, make such files.
+    """
+    if len(packets) < stated or any(packet.is_discard for packet in packets):
+        with open_video(path, edits="ignore") as container:
+            packets = [packet for packet in container.demux(video_stream(container, path)) if packet.size]
+    whole = sum(not packet.is_corrupt for packet in packets)
+    if whole < max(len(packets), stated):
+        raise damaged(path, f"{whole} frames", f"{stated} frames (its header)" if stated else "whole frames")
+    lost = next((packet for packet in packets if packet.is_discard), None)
+    if lost is not None:
+        got, do = f"two frames at time stamp {lost.pts}, of which one is shown", "export it again, not in fragments of single frames"
+        raise MediaError(path, got=got, expected="a time of its own for each", do=do)
 
 
 def damaged(path: Path, got: str, expected: str) -> MediaError:

@@ -183,8 +183,10 @@ def _from_the_first(
         if last is not None and frame.pts is not None and frame.pts < last and timeline(path).pts is not None:
             raise damaged(path, f"a frame at time stamp {frame.pts} after one at {last}", "frames in the order of their times")
         last = frame.pts
-        longest_gap = max(longest_gap, (frame.time or 0.0) - last_time)
-        last_time = max(last_time, frame.time or 0.0)
+        # A frame that the decoder held back to the end has no time base of its own.
+        time = 0.0 if frame.pts is None or stream.time_base is None else float(frame.pts * stream.time_base)
+        longest_gap = max(longest_gap, time - last_time)
+        last_time = max(last_time, time)
         if index >= start:
             yield frame
         index += 1
