@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 AlphaMode = Literal["file", "detect", "straight", "premultiplied"]
 # Alpha (0-255) between which a pixel is evidence: below, rounding hides the colour; above, both conventions are alike.
 TRANSLUCENT = (16, 239)
+CALLED, FILE_SAYS = "for it was called premultiplied", "for its file says that it is premultiplied"
+"""Why colour was divided by alpha."""
 SLACK = 2
 """Levels by which codecs lift premultiplied colour above its alpha."""
 
@@ -76,9 +78,9 @@ def as_straight(clip: RgbaClip, path: Path, *, mode: AlphaMode, stated_premultip
     """
     divided = None
     if mode == "premultiplied":
-        divided = "for it was called premultiplied"
+        divided = CALLED
     elif mode != "straight" and stated_premultiplied:
-        divided = "for its file says that it is premultiplied"
+        divided = FILE_SAYS
     elif mode == "detect":
         seen = evidence(clip, transfer=transfer)
         log.info("%s: read as %s: %s", path, "premultiplied" if seen.premultiplied else "straight", seen)

@@ -21,6 +21,7 @@ from wan_alpha.media.gif import gif_durations
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.stills import Still, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
+from wan_alpha.media.transfer import Stored
 from wan_alpha.media.webp import cut_webp, webp_pictures
 
 ANIMATION_SUFFIXES = (".webp", ".png", ".apng", ".gif")
@@ -38,11 +39,13 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     with image_errors(path):
         durations = _durations(path, data)
     order, fps = _shown(path, durations)
+    stored = Stored()
     chosen = order[start : None if count is None else start + count]
     if not chosen:
         raise MediaError(path, got=f"{len(order)} frames", expected=f"more than {start}")
     if len(durations) == 1 and not _moves_once(data):
-        pictures = [read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)]
+        colour, matte, stored = read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)
+        pictures = [(colour, matte)]
     else:
         with image_errors(path):
             pictures = list(_pictures(path, data, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
@@ -62,6 +65,8 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
         fps=fps,
         times=times,
         settled=has_alpha and path.suffix.lower() == exr.SUFFIX,
+        divided=stored.divided,
+        transfer=stored.transfer,
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wan_alpha.errors import MediaError
 from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
+from wan_alpha.media.transfer import Transfer
 
 Bits = Literal[8, 16]
 ALPHA_TAG = "wan_alpha_mode"
@@ -117,6 +118,10 @@ class Decoded:
     """As in RgbaClip."""
     settled: bool = False
     """The reader has made the colour straight, or left it as the caller says: EXR is divided in light, before its levels are made."""
+    divided: str | None = None
+    """As in RgbaClip: what a reader that settles it has done."""
+    transfer: Transfer = "display"
+    """What colour is in the file, of a series in its first frame."""
 
 
 def change_bits(levels: np.ndarray, bits: Bits) -> np.ndarray:

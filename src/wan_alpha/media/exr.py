@@ -7,19 +7,21 @@ from types import ModuleType
 import numpy as np
 
 from wan_alpha.errors import MediaError, UsageError, WanAlphaError
-from wan_alpha.media.alpha_mode import AlphaMode
+from wan_alpha.media.alpha_mode import CALLED, FILE_SAYS, AlphaMode
 from wan_alpha.media.atomic import beside
 from wan_alpha.media.clip import ALPHA_TAG, MAX_PIXELS, Bits, RgbaClip, check_size, media_errors
 from wan_alpha.media.colour import Levels, Rgb
-from wan_alpha.media.transfer import Transfer, linear_to_srgb, srgb_to_linear
+from wan_alpha.media.transfer import Stored, Transfer, linear_to_srgb, srgb_to_linear
 
 SUFFIX = ".exr"
 TRANSFER_ATTRIBUTE = "wanAlphaTransfer"
 COMMENTS_ATTRIBUTE = "comments"
+BY_CUSTOM = "for EXR with alpha is premultiplied where it does not say otherwise"
 
 
-def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None]:
-    """Straight sRGB and alpha of one file's bytes; light above 1 is clipped. Linear unless its header says that it is display-referred.
+def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None, Stored]:
+    """Straight sRGB and alpha of one file's bytes, and what they come from; light above 1 is clipped. Linear unless its header says that it
+    is display-referred.
 
     Colour is divided by alpha, in light, unless alpha_mode is "straight", or the header says so and alpha_mode leaves it to the file.
     Channels are R, G, B, A (or Y, A) of the first part; pixels outside of the display window are cut, missing ones are transparent.
@@ -36,14 +38,13 @@ def decode(path: Path, data: bytes, *, bits: Bits = 8, alpha_mode: AlphaMode = "
     # Light above 1 is clipped before the division too, where it is above alpha: largest floats would overflow.
     stored = np.nan_to_num(np.stack([values[name] for name in names], axis=-1), posinf=1.0).clip(0, 1)
     alpha = np.nan_to_num(values["A"]).clip(0, 1) if "A" in values else None
-    said = header.get(ALPHA_TAG) if alpha_mode in ("file", "detect") else alpha_mode
-    if alpha is None or said == "straight":
-        straight = stored
-    else:
+    stated = Stored(transfer=_transfer(header), divided=None if alpha is None else _why_divided(header, alpha_mode))
+    straight = stored
+    if alpha is not None and stated.divided is not None:
         straight = np.where(alpha[..., None] > 0, np.minimum(stored, alpha[..., None]) / np.maximum(alpha[..., None], 1e-6), 0)
-    rgb = straight.clip(0, 1) if _transfer(header) == "display" else linear_to_srgb(straight.clip(0, 1))
+    rgb = straight.clip(0, 1) if stated.transfer == "display" else linear_to_srgb(straight.clip(0, 1))
     colour = _levels(_windowed(path, rgb, header), bits)
-    return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits)
+    return colour, None if alpha is None else _levels(_windowed(path, alpha, header), bits), stated
 
 
 def comments(path: Path, data: bytes) -> str | None:
@@ -51,11 +52,6 @@ def comments(path: Path, data: bytes) -> str | None:
     found = _header(path, data).get(COMMENTS_ATTRIBUTE)
     with media_errors(path):  # it may not be text
         return None if found is None else str(found)
-
-
-def stated_transfer(path: Path, data: bytes) -> Transfer:
-    """What a file's colour is: light, unless its header says that it is display-referred."""
-    return _transfer(_header(path, data))
 
 
 def write_exr_sequence(clip: RgbaClip, folder: Path, *, transfer: Transfer) -> None:
@@ -98,6 +94,13 @@ def _check_part(path: Path, header: dict) -> None:
 
 def _transfer(header: dict) -> Transfer:
     return "display" if header.get(TRANSFER_ATTRIBUTE) == "display" else "linear"
+
+
+def _why_divided(header: dict, alpha_mode: AlphaMode) -> str | None:
+    if alpha_mode in ("straight", "premultiplied"):
+        return CALLED if alpha_mode == "premultiplied" else None
+    said = header.get(ALPHA_TAG)
+    return None if said == "straight" else FILE_SAYS if said == "premultiplied" else BY_CUSTOM
 
 
 def _windowed(path: Path, pixels: np.ndarray, header: dict) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +100,11 @@ def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
     """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel. EXR holds coverage."""
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
         return video.read_matte_video(path, start=start, count=count, bits=bits)
-    coverage = stills.stated_transfer(path) == "linear"
-    decoded = _decode(path, start=start, count=count, bits=16 if coverage else bits, settings=ReadSettings(alpha_mode="straight"))
+    decoded = _decode(path, start=start, count=count, bits=16, settings=ReadSettings(alpha_mode="straight"))
     levels = np.ascontiguousarray(decoded.rgb[..., 1])
-    if coverage:  # it came as colour, in sRGB values
-        levels = change_bits(np.rint(srgb_to_linear(levels / 65535) * 65535).astype(np.uint16), bits)
-    return levels, decoded.fps
+    if decoded.transfer == "linear":  # coverage came as colour, in sRGB values
+        levels = np.rint(srgb_to_linear(levels / 65535) * 65535).astype(np.uint16)
+    return levels if bits == 16 else change_bits(levels, bits), decoded.fps
 
 
 def read_clip(
@@ -180,9 +179,8 @@ def _decode(path: Path, *, start: int, count: int | None, bits: Bits, settings: 
 
 def _straight(clip: RgbaClip, path: Path, decoded: Decoded, *, alpha_mode: AlphaMode) -> RgbaClip:
     if decoded.settled:
-        return clip
-    transfer = stills.stated_transfer(path) if alpha_mode in DIVIDED else "display"
-    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied, transfer=transfer)
+        return replace(clip, divided=decoded.divided)
+    return as_straight(clip, path, mode=alpha_mode, stated_premultiplied=decoded.premultiplied, transfer=decoded.transfer)
 
 
 def _kind(path: Path) -> str:

@@ -24,7 +24,7 @@ from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.png_check import check_chunks, check_rows
 from wan_alpha.media.sidecar import series_rate
-from wan_alpha.media.transfer import Transfer
+from wan_alpha.media.transfer import Stored
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +166,9 @@ def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: B
 def _read_all(path: Path, chosen: list[Still], *, bits: Bits, alpha_mode: AlphaMode) -> Decoded:
     rgb: list[np.ndarray] = []
     alpha: list[np.ndarray] = []
+    stored: list[Stored] = []
     for still in chosen:
-        colour, matte = read_still(still, bits=bits, alpha_mode=alpha_mode)
+        colour, matte, stated = read_still(still, bits=bits, alpha_mode=alpha_mode)
         height, width = colour.shape[:2]
         if rgb and colour.shape != rgb[0].shape:
             raise MediaError(still.path, got=f"{width}x{height}", expected=f"{rgb[0].shape[1]}x{rgb[0].shape[0]} as the frames before it")
@@ -176,14 +177,33 @@ def _read_all(path: Path, chosen: list[Still], *, bits: Bits, alpha_mode: AlphaM
             got, expected = ("no alpha channel", "RGBA") if matte is None else ("an alpha channel", "none")
             raise MediaError(still.path, got=got, expected=f"{expected} as the frames before it")
         depth: Bits = 8 if (rgb[0] if rgb else colour).dtype == np.uint8 else 16
+        stored.append(stated)
         rgb.append(change_bits(colour, depth))
         alpha += [] if matte is None else [change_bits(matte, depth)]
-    settled = bool(alpha) and chosen[0].is_exr
-    return Decoded(rgb=np.stack(rgb), alpha=np.stack(alpha) if alpha else None, fps=series_rate(path), settled=settled)
+    return Decoded(
+        rgb=np.stack(rgb),
+        alpha=np.stack(alpha) if alpha else None,
+        fps=series_rate(path),
+        settled=bool(alpha) and chosen[0].is_exr,
+        divided=_why_divided(stored),
+        transfer=stored[0].transfer,
+    )
 
 
-def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None]:
-    """Colour and alpha of one image; alpha is None when it has none. alpha_mode is for EXR, whose colour comes straight (exr.decode)."""
+def _why_divided(stored: list[Stored]) -> str | None:
+    """The reasons of all frames; and of how many, where it is not all of them."""
+    reasons = [one.divided for one in stored if one.divided is not None]
+    if not reasons:
+        return None
+    some = "" if len(reasons) == len(stored) else f"in {len(reasons)} of {len(stored)} frames, "
+    return some + " and ".join(dict.fromkeys(reasons))
+
+
+def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") -> tuple[Rgb, Levels | None, Stored]:
+    """Colour and alpha of one image, and what they come from; alpha is None when it has none.
+
+    alpha_mode is for EXR, whose colour comes straight (exr.decode).
+    """
     data = still.read()
     if still.is_exr:
         return exr.decode(still.path, data, bits=bits, alpha_mode=alpha_mode)
@@ -191,7 +211,7 @@ def read_still(still: Still, *, bits: Bits = 8, alpha_mode: AlphaMode = "file") 
         if data.startswith(PNG_SIGNATURE):
             check_chunks(data)
             check_rows(still.path, data)
-        return decode_picture(still.path, data, bits=bits)
+        return *decode_picture(still.path, data, bits=bits), Stored()
 
 
 def decode_picture(path: Path, data: bytes, *, bits: Bits) -> tuple[Rgb, Levels | None]:
@@ -225,16 +245,6 @@ def read_bytes(path: Path) -> bytes:
         if size > MAX_STILL_BYTES:
             raise MediaError(path, got=f"{size >> 20} MiB", expected=f"a picture of at most {MAX_STILL_BYTES >> 20} MiB")
         return path.read_bytes()
-
-
-def stated_transfer(path: Path) -> Transfer:
-    """What the colour of a picture, or of the first one of a series, is in its file: light in EXR (exr.stated_transfer), else sRGB."""
-    if path.suffix.lower() == exr.SUFFIX:
-        return exr.stated_transfer(path, read_bytes(path))
-    if not path.is_dir() and path.suffix.lower() != ARCHIVE_SUFFIX:
-        return "display"
-    with still_series(path) as series:
-        return exr.stated_transfer(series[0].path, series[0].read()) if series[0].is_exr else "display"
 
 
 def exif_of(image: Image.Image) -> Image.Exif:

@@ -1,5 +1,6 @@
 """Between light and display values: sRGB's transfer function (IEC 61966-2-1)."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -7,6 +8,14 @@ from jaxtyping import Float
 
 Transfer = Literal["linear", "display"]
 """What stored colour is: light, as compositors keep it in EXR, or sRGB values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What a picture's colour is in its file, and why it was divided by the file's alpha when it was decoded; None: it was not."""
+
+    transfer: Transfer = "display"
+    divided: str | None = None
 
 
 def srgb_to_linear(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
