@@ -100,12 +100,22 @@ def mpeg4_matte(quality: int) -> Inject:
     return lambda clip, rng: with_alpha(clip, coded(clip.alpha, codec="mpeg4", qmin=quality, qmax=quality, flags="+qscale"))
 
 
-def resized_coded_matte(crf: int) -> Inject:
-    """Coded at three halves of the size, then made smaller: the codec's grid is gone."""
+def resized_coded_matte(crf: int, *, factor: float = 1.5) -> Inject:
+    """Coded at FACTOR times the size, then made smaller: the codec's grid is gone."""
 
     def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
-        large = clip.width * 3 // 4 * 2, clip.height * 3 // 4 * 2
+        large = int(clip.width * factor) // 2 * 2, int(clip.height * factor) // 2 * 2
         return with_alpha(clip, resized(coded(resized(clip.alpha, large), crf=crf), (clip.width, clip.height)))
+
+    return inject
+
+
+def cut_out_coded_matte(crf: int) -> Inject:
+    """Coded with 3 lines more above and 5 more on the left, then cut out: the codec's grid begins elsewhere."""
+
+    def inject(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        larger = np.pad(clip.alpha, ((0, 0), (3, 1), (5, 1)), mode="edge")
+        return with_alpha(clip, coded(larger, crf=crf)[:, 3:-1, 5:-1])
 
     return inject
 
@@ -161,6 +171,23 @@ def shifted(pixels: float) -> Inject:
         return with_alpha(clip, moved)
 
     return inject
+
+
+def then_lossless_webp(inject: Inject) -> Inject:
+    """The spoilt clip as a lossless WebP of it decodes: under alpha 0 lies what the encoder found cheapest."""
+
+    def spoil(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
+        spoilt = inject(clip, rng)
+        return with_rgb(spoilt, np.stack([_lossless_webp(*frame) for frame in zip(spoilt.rgb, spoilt.alpha, strict=True)]))
+
+    return spoil
+
+
+def _lossless_webp(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([rgb, alpha])).save(buffer, "WEBP", lossless=True)
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGBA"))[..., :3]
 
 
 def delayed(frames: int) -> Inject:
@@ -224,8 +251,9 @@ def letterboxed(share: float, *, solid: bool) -> Inject:
 
 
 def held(clip: RgbaClip, rng: np.random.Generator) -> RgbaClip:
-    """Every frame shown twice."""
-    order = np.arange(clip.num_frames) // 2
+    """Every frame shown twice, from the first that shows something."""
+    first = int((clip.alpha > 8).any(axis=(1, 2)).argmax())
+    order = np.minimum(first + np.arange(clip.num_frames) // 2, clip.num_frames - 1)
     return RgbaClip(rgb=clip.rgb[order], alpha=clip.alpha[order], fps=clip.fps)
 
 
@@ -275,4 +303,15 @@ FAULTS = (
     Fault(finding="letterbox", strength="1/4, solid black", inject=letterboxed(0.25, solid=True)),
     Fault(finding="letterbox", strength="1/8, transparent black", inject=letterboxed(0.125, solid=False), needs="backdrop"),
     Fault(finding="held frames", strength="every frame twice", inject=held, needs="motion"),
+    Fault(
+        finding="shifted matte",
+        strength="1 px, then lossless WebP",
+        inject=then_lossless_webp(shifted(1)),
+        needs="colour edge",
+        visible=False,
+    ),
+    Fault(finding="noisy matte", strength="H.264 crf 23, cut out", inject=cut_out_coded_matte(23), visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 23, of twice the size", inject=resized_coded_matte(23, factor=2.0), visible=False),
+    Fault(finding="noisy matte", strength="H.264 crf 23, of 4/3 of the size", inject=resized_coded_matte(23, factor=4 / 3), visible=False),
 )
+"""Random draws follow the order: a new fault goes to the end."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from faults import FAULTS, VP9, Fault, clean_clip, coded, material_clip, resized, with_alpha
+from faults import FAULTS, VP9, Fault, clean_clip, coded, contrast, material_clip, resized, with_alpha
 from faults import boiling as boil
 from wan_alpha.data.conform import at_size
 from wan_alpha.findings.alpha import border_touch, hard_edge_share, limited_floor, noise_share
@@ -22,7 +22,7 @@ from wan_alpha.media.recode import recoded
 
 EXPECTED = Expected(num_frames=17, fps=16.0)
 STAR_MOVING_UP = 6
-DISC_MOVING_RIGHT, TUFT_OF_HAIR = 700_247, 700_139
+DISC_MOVING_RIGHT, TUFT_OF_HAIR, GLASS_BALL = 700_247, 700_139, 700_019
 ROUGH_SMOKE, ROUGHER_SMOKE = 700_008, 700_014
 H264 = {"crf": 23, "mbtree": 0}
 """The same each time: see media/recode.py."""
@@ -113,6 +113,13 @@ def test_measures_that_do_not_apply():
     assert hard_edge_share(soft.alpha) is None
     assert limited_floor(ramp()).value == 0
     assert noise_share(ramp()).value == 0
+
+
+def test_stairs_around_what_is_soft_inside():
+    """Glass: the ramp from its rim to its middle stays soft when the outline is hard; no ramp speaks for the outline."""
+    glass = clean_clip(GLASS_BALL)
+    assert "binary matte" in names(contrast(4)(glass, np.random.default_rng(0)))
+    assert "binary matte" not in names(glass)
 
 
 def test_held_frames_leave_still_clips_alone(star):

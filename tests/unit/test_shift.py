@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from faults import clean_clip, shifted
+from faults import clean_clip, shifted, then_lossless_webp
 from wan_alpha.findings.delay import time_lag
 from wan_alpha.findings.finding import Measure
 from wan_alpha.findings.outline import colour_ends, flat_colour, outline
 from wan_alpha.findings.shift import agreed_shift, space_shift
 
 STAR_MOVING_UP, DISC_MOVING_RIGHT, TUFT_OF_HAIR, TRIANGLE_OVER_CLOUDS, GLASS_BALL_GROWING = 6, 700_247, 700_139, 700_000, 700_019
+DISC_MOVING_RIGHT_ON_WEBP, STAR_GROWING = 700_014, 700_042
 Clip = tuple[np.ndarray, np.ndarray]
 
 
@@ -85,6 +86,23 @@ def test_chroma_beside_luma_is_no_shift():
 
 def test_a_ring_of_colour_around_the_matte_is_no_shift():
     assert value(space_shift(painted(disc(24)), disc(20))) == 0
+
+
+@pytest.mark.parametrize("seed", [DISC_MOVING_RIGHT_ON_WEBP, STAR_GROWING], ids=["disc", "star"])
+def test_what_a_lossless_webp_leaves_under_alpha_0_is_no_end(seed):
+    """Its encoder lets the colour go on here and end there, in blocks and lines that no matte has."""
+    clip = then_lossless_webp(lambda clip, rng: clip)(clean_clip(seed, hidden="black"), np.random.default_rng(0))
+    assert value(space_shift(clip.rgb, clip.alpha)) == 0
+    assert value(time_lag(clip.rgb, clip.alpha)) == 0
+
+
+def test_half_a_pixel_where_black_lies_around_a_lit_body():
+    """A body lit from one side seems moved by a fraction; half a pixel more is beyond that."""
+    light = np.clip((np.arange(96) - 32) * 8, 0, 255).astype(np.uint8)[:, None]
+    rgb = np.minimum(painted(disc(24), inside=255), light)
+    moved = (disc(24).astype(np.uint16) + np.roll(disc(24), 1, axis=2) + 1) // 2
+    assert value(space_shift(rgb, disc(24))) == 0
+    assert space_shift(rgb, moved.astype(np.uint8)).value == pytest.approx(0.5, abs=0.2)
 
 
 def test_colour_without_ends_says_nothing(star):

@@ -6,7 +6,7 @@ from wan_alpha.findings.coding import was_coded
 from wan_alpha.findings.filters import largest, median, smallest
 from wan_alpha.findings.finding import OPAQUE, TRANSPARENT, Alpha, Measure, sampled
 
-MIN_EDGE_PIXELS = 32
+MIN_EDGE_PIXELS, EDGE_SPAN = 32, 224
 NEAR = 12
 """Levels this close to 0 or 255 are where a codec's noise lives."""
 LITTLE_NOISE = 0.002
@@ -25,13 +25,14 @@ def empty_share(alpha: Alpha) -> Measure:
 
 
 def hard_edge_share(alpha: Alpha) -> Measure | None:
-    """1 - (soft pixels / edge pixels), of pixels whose 3 x 3 neighbourhood spans more than 128 levels; soft is 8 < alpha < 247.
+    """1 - (soft pixels / edge pixels), of pixels whose 3 x 3 neighbourhood spans more than 224 levels; soft is 8 < alpha < 247.
 
-    An antialiased edge gives 0.5 to 0.7, a thresholded matte 1. None for clips without edges (smoke, glow).
+    So wide a span is a whole edge, from nothing to solid; a ramp inside a subject (glass) is none, however steep. An antialiased edge
+    gives 0.1 to 0.55, a thresholded matte 1. None for clips without edges (smoke, glow).
     """
     frames = sampled(len(alpha))
     chosen = alpha[frames]
-    edge = largest(chosen).astype(np.int16) - smallest(chosen) > 128
+    edge = largest(chosen).astype(np.int16) - smallest(chosen) > EDGE_SPAN
     if edge.sum() < MIN_EDGE_PIXELS:
         return None
     soft = edge & (chosen > TRANSPARENT) & (chosen < OPAQUE)

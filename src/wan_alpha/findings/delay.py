@@ -9,7 +9,7 @@ from wan_alpha.findings.outline import Lines, Positions, closeness, colour_ends,
 MAX_LAG = 4
 """Frames, and at most a third of a short clip's steps."""
 MIN_LINES, MAX_LINES = 150, 1000
-MIN_AGREEMENT, MIN_GAIN = 0.105, 1.1
+MIN_AGREEMENT, MIN_GAIN = 0.105, 1.25
 RIMS, WIDE_RIMS = np.arange(-1, 3.1, 0.25), np.arange(-1, 9.1, 0.25)
 
 
@@ -19,7 +19,7 @@ def time_lag(rgb: Rgb, alpha: Alpha) -> Measure | None:
     Agreement at lag k is the share of lines across the outline of frame t on which the colour of frame t - k ends at the matte's end,
     give or take one rim for all: mean of exp(-((e - s) / 0.5)^2), the largest over rims s of -1 to 3 pixels, e the end's distance in
     pixels; a line without an end counts as 0. Without a lag each frame may have its own rim, up to 9 pixels: a glow's colour ends far
-    outside, the farther the larger it grows. A lag counts where it agrees 10 % more than none does. None for fewer than 7 frames or 150
+    outside, the farther the larger it grows. A lag counts where it agrees 25 % more than none does. None for fewer than 7 frames or 150
     lines, and where no lag reaches an agreement of 0.105 (a smooth or bled colour).
     """
     farthest = min(MAX_LAG, (len(alpha) - 1) // 3)

@@ -61,7 +61,7 @@ CHECKS = (
     Check(
         name="binary matte",
         severity="warning",
-        limit=0.75,
+        limit=0.65,
         says="{value:.0%} of edge pixels are either 0 or 255: edges are stairs",
         do="export an antialiased matte",
         measure=lambda clip: hard_edge_share(clip.alpha),

@@ -10,12 +10,12 @@ from wan_alpha.findings.outline import closeness, colour_ends, flat_colour, outl
 
 MAX_SHIFT = 8.0
 REFINED, TURNS = 0.6, 8
-MIN_LINES, MIN_SHARE = 150, 0.6
+MIN_LINES, MIN_SHARE = 150, 0.75
 RIMS = np.arange(-1, 2.51, 0.25, dtype=np.float32)
-MIN_RIM, MAX_RIM = -1.2, 1.3
+MIN_RIM, MAX_RIM = -1.2, 0.6
 NEARER = 0.01
 """Agreement that a pixel of distance must be worth."""
-SHARP_BALANCE, SHARP_AGREEMENT, SHARP_GAIN = 0.9, 0.6, 1.1
+MOST_AGREE, CERTAIN_SHIFT = 0.48, 0.28
 MIN_BALANCE, MIN_AGREEMENT, MIN_GAIN = 0.25, 0.15, 1.25
 
 
@@ -38,9 +38,9 @@ class Agreement:
         """Whether the shift is one: docs/doctor.md says on which clips these limits were chosen."""
         if not MIN_RIM <= self.rim <= MAX_RIM:
             return False
+        if self.agreement >= MOST_AGREE and np.hypot(*self.shift) * self.balance >= CERTAIN_SHIFT:
+            return True
         gain = self.agreement / max(self.unmoved, 1e-9)
-        if self.balance >= SHARP_BALANCE and self.agreement >= SHARP_AGREEMENT:
-            return gain >= SHARP_GAIN
         return self.balance >= MIN_BALANCE and self.agreement >= MIN_AGREEMENT and gain >= MIN_GAIN
 
 
@@ -50,8 +50,9 @@ def space_shift(rgb: Rgb, alpha: Alpha) -> Measure | None:
     On lines across the matte's outline, with outward normals n, the colour ends e = s - m . n beyond the matte: m is the matte's shift,
     and the rim s a colour that ends outside or inside the matte all around. The m and s are taken on which most points agree (a Hough
     vote, then reweighted least squares), for many ends lie: a body in the light of one side ends in its shade, texture has edges of its
-    own. A shift counts where it makes 10 % more of them agree than none does; where outlines of some directions are missing, or
-    fewer agree, 25 %. None where the colour has too few ends along the matte, 150 and 60 % (a smooth or bled colour).
+    own. A shift counts where 48 % agree and it is 0.28 pixels or more times the balance (shade on one side seems a shift), or where
+    15 % agree and 25 % more than without one. None where the colour has too few ends along the matte, 150 and 75 % (a smooth or bled
+    colour, or what a lossless WebP leaves under alpha 0: there the colour goes on here and ends there).
     """
     frames = sampled(len(alpha))
     lines = outline(alpha, frames)
