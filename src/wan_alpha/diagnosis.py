@@ -12,7 +12,7 @@ from wan_alpha.findings.duplicates import Signature, duplicate_findings, signatu
 from wan_alpha.findings.examine import Expected, examine
 from wan_alpha.findings.finding import SEVERITIES, Finding, Severity
 from wan_alpha.findings.numbering import numbering_findings
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.clip import RgbaClip, memory_errors
 from wan_alpha.media.find import FoundClip
 from wan_alpha.media.read import (
     RATE_TOLERANCE,
@@ -93,7 +93,8 @@ def diagnose(source: Source, *, expected: Expected, captioner: Captioner | None 
     clip, caption = None, None
     try:
         clip = read_source(source, findings)
-        findings += examine(clip, expected=expected)
+        with memory_errors(Path(source.origin()[0])):
+            findings += examine(clip, expected=expected)
     except (MediaError, DatasetError) as error:
         findings.append(unreadable("unreadable file", error))
     try:

@@ -108,7 +108,7 @@ def _draw(rows: list[tuple[Tensor, Tensor]], path: Path) -> None:
 
 
 def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tuple[str, ...] = ()) -> list[Path]:
-    """Write one clip in the formats of a config, as files that begin with STEM, and verify each; all or nothing.
+    """Write one clip, filled as the config says, in its formats, as files that begin with STEM, and verify each; all or nothing.
 
     Files are made in a folder beside the stem and move to their places once all of them have been verified. Returns them, without
     the sidecar. CHANGES: what was done to the source before, for the sidecar.
@@ -116,7 +116,6 @@ def export_clip(clip: RgbaClip, stem: Path, *, config: ExportConfig, changes: tu
     for name in ("png", "exr"):
         if name in config.formats:
             check_frame_folder(ending(stem, FORMATS[name].endings[0]))
-    clip = fill_hidden(clip, config.matte_fill)
     options = WriteOptions(alpha_mode=config.alpha_mode, webp_quality=config.webp_quality, exr_transfer=config.exr_transfer)
     with staging(ending(stem, ".export")) as folder:
         made = folder / stem.name
@@ -175,7 +174,7 @@ def _read(source: FoundClip, config: ExportConfig) -> tuple[RgbaClip, tuple[str,
     )
     clip = replace(clip.with_bits(16) if config.bits == "16" else clip, record=read_record(source.files[0]))
     clip, changes = constant_rate(clip, source.files[0], how=config.variable_rate)
-    return clip, (*clip.reading, *changes, *_assumed(source, config))
+    return fill_hidden(clip, config.matte_fill), (*clip.reading, *changes, *_assumed(source, config))
 
 
 def _assumed(source: FoundClip, config: ExportConfig) -> tuple[str, ...]:

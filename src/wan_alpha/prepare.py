@@ -40,7 +40,7 @@ from wan_alpha.findings.finding import Finding
 from wan_alpha.findings.frame import scene_cuts
 from wan_alpha.findings.repair import ORDER, repair
 from wan_alpha.geometry import ClipSize
-from wan_alpha.media.clip import RgbaClip, check_size
+from wan_alpha.media.clip import RgbaClip, check_size, out_of_memory
 from wan_alpha.media.find import FoundClip
 from wan_alpha.media.left_out import DATASET_SHEET
 from wan_alpha.media.naming import check_name
@@ -169,12 +169,8 @@ def _make(task: _Task) -> _Made:
 
         if not is_out_of_memory(error):
             raise
-        return _Made(source=task.source, problem=_out_of_memory(task.source, error))
-
-
-def _out_of_memory(source: Source, error: Exception) -> MediaError:
-    do = "use a smaller --height and --width or a lower --fps, where they are changed, or fewer --num_workers"
-    return MediaError(source.origin()[0], got=f"out of memory ({error})", expected="a clip that fits into the memory there is", do=do)
+        do = "use a smaller --height and --width or a lower --fps, where they are changed, or fewer --num_workers"
+        return _Made(source=task.source, problem=out_of_memory(task.source.origin()[0], error, do=do))
 
 
 def _key(task: _Task) -> str:

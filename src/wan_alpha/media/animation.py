@@ -4,6 +4,7 @@ Times come from the headers; of a WebP only the window asked for is decoded.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from wan_alpha.media.clip import Bits, Decoded, change_bits, check_size, image_e
 from wan_alpha.media.colour import Levels, Rgb
 from wan_alpha.media.gif import gif_durations
 from wan_alpha.media.png import PNG_SIGNATURE
+from wan_alpha.media.stack import FrameStack
 from wan_alpha.media.stills import Still, is_jpeg, read_bytes, read_still, split_channels
 from wan_alpha.media.timeline import timing, uneven_times
 from wan_alpha.media.transfer import Stored
@@ -43,25 +45,27 @@ def read_animation(path: Path, *, start: int = 0, count: int | None = None, bits
     chosen = order[start : None if count is None else start + count]
     if not chosen:
         raise MediaError(path, got=f"{len(order)} frames", expected=f"more than {start}")
-    if len(durations) == 1 and not _moves_once(data):
-        colour, matte, stored = read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)
-        pictures = [(colour, matte)]
-    else:
-        with image_errors(path):
-            pictures = list(_pictures(path, data, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits))
-    if len({rgb.shape for rgb, _ in pictures}) > 1:
-        raise MediaError(path, got="pictures of different sizes", expected="one size", do="export the file again")
-    shown = [pictures[i - chosen[0]] for i in chosen]
-    opaque = (1 << (8 * shown[0][0].itemsize)) - 1
-    # In a GIF single frames may be opaque.
-    masks = [np.full(rgb.shape[:2], opaque, rgb.dtype) if alpha is None else alpha for rgb, alpha in shown]
-    has_alpha = any(alpha is not None for _, alpha in shown)
+    colour, matte = FrameStack(path, count=len(chosen)), FrameStack(path, count=len(chosen))
+    has_alpha, held = False, Counter(chosen)
+    with image_errors(path):
+        if len(durations) == 1 and not _moves_once(data):
+            still, levels, stored = read_still(Still(path=path, read=lambda: data), bits=bits, alpha_mode=alpha_mode)
+            pictures = iter([(still, levels)])
+        else:
+            pictures = _pictures(path, data, first=chosen[0], last=chosen[-1], frames=len(chosen), bits=bits)
+        for index, (rgb, alpha) in enumerate(pictures, chosen[0]):
+            has_alpha = has_alpha or alpha is not None
+            # In a GIF single frames may be opaque.
+            shown = np.full(rgb.shape[:2], np.iinfo(rgb.dtype).max, rgb.dtype) if alpha is None else alpha
+            for _ in range(held[index]):
+                colour.add(rgb)
+                matte.add(shown)
     times = uneven_times(durations) if len(order) == len(durations) else None
     if times is not None:
         times = tuple(times[i] - times[chosen[0]] for i in chosen)
     return Decoded(
-        rgb=np.stack([rgb for rgb, _ in shown]),
-        alpha=np.stack(masks) if has_alpha else None,
+        rgb=colour.joined(),
+        alpha=matte.joined() if has_alpha else None,
         fps=fps,
         times=times,
         settled=has_alpha and path.suffix.lower() == exr.SUFFIX,

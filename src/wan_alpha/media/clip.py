@@ -4,11 +4,12 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import av
 import numpy as np
@@ -20,10 +21,13 @@ from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
 from wan_alpha.media.transfer import Transfer
 
 Bits = Literal[8, 16]
+P = ParamSpec("P")
+Read = TypeVar("Read")
 ALPHA_TAG = "wan_alpha_mode"
 """Where a file says what its colour is, straight or premultiplied: a tag of a movie, a text chunk of PNG, an attribute of EXR."""
 RECORD_KEY, COMMENT_TAG = "wan_alpha", "comment"
 """Where a file keeps its clip's record: a text chunk of PNG, a tag of a movie (see record.py)."""
+SMALLER = "cut the clip into parts, or make it smaller"
 Colour = UInt8[np.ndarray, "T H W 3"] | UInt16[np.ndarray, "T H W 3"]
 Matte = UInt8[np.ndarray, "T H W"] | UInt16[np.ndarray, "T H W"]
 
@@ -38,7 +42,6 @@ CODEC_ERRORS = (
     zlib.error,
     zipfile.BadZipFile,
     RuntimeError,  # zipfile's word for an encrypted entry, OpenEXR's for everything
-    MemoryError,
     AssertionError,  # Pillow's word for a palette image without its palette
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -102,6 +105,10 @@ class RgbaClip:
     def rgba(self) -> UInt8[np.ndarray, "T H W 4"] | UInt16[np.ndarray, "T H W 4"]:
         return np.concatenate([self.rgb, self.alpha[..., None]], axis=-1)
 
+    def rgba_frames(self) -> Iterator[UInt8[np.ndarray, "H W 4"] | UInt16[np.ndarray, "H W 4"]]:
+        """Its frames one by one, without a second copy of the clip."""
+        return (np.dstack([rgb, alpha]) for rgb, alpha in zip(self.rgb, self.alpha, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded:
@@ -125,10 +132,15 @@ class Decoded:
 
 
 def change_bits(levels: np.ndarray, bits: Bits) -> np.ndarray:
-    """Full-range uint8 or uint16 levels at BITS bits, rounded to nearest: 255 <-> 65535."""
+    """Full-range uint8 or uint16 levels, (N, ...), at BITS bits, rounded to nearest: 255 <-> 65535."""
     if levels.dtype == np.uint8:
         return levels if bits == 8 else levels * np.uint16(257)
-    return levels if bits == 16 else ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if bits == 16:
+        return levels
+    rounded = np.empty(levels.shape, np.uint8)
+    for index, high in enumerate(levels):  # one by one: room to calculate in is taken for one of N
+        rounded[index] = (high.astype(np.uint32) + 128) // 257
+    return rounded
 
 
 def check_size(path: Path, *, width: int, height: int, num_frames: int = 1, do: str = "") -> None:
@@ -151,10 +163,37 @@ def codec_threads(*, width: int, height: int) -> int:
 
 
 @contextmanager
+def memory_errors(path: Path, *, do: str = "") -> Iterator[None]:
+    """An allocation that fails leaves as a MediaError that names the file. DO: as in check_size."""
+    try:
+        yield
+    except MemoryError as error:
+        raise out_of_memory(path, error, do=do) from error
+
+
+def memory_named(read: Callable[Concatenate[Path, P], Read]) -> Callable[Concatenate[Path, P], Read]:
+    """A reader, of the file that it is given first, with memory_errors."""
+
+    @wraps(read)
+    def named(path: Path, *args: P.args, **settings: P.kwargs) -> Read:
+        with memory_errors(path):
+            return read(path, *args, **settings)
+
+    return named
+
+
+def out_of_memory(path: Path | str, error: Exception, *, do: str = "") -> MediaError:
+    """What to say of a clip that needs more memory than there is. DO: as in check_size."""
+    expected = "a clip that fits into the memory there is"
+    return MediaError(path, got=f"out of memory ({_reason(error)})", expected=expected, do=do or SMALLER)
+
+
+@contextmanager
 def media_errors(path: Path, *, doing: str = "read") -> Iterator[None]:
     """Everything a codec raises leaves as one MediaError that names the file."""
     try:
-        yield
+        with memory_errors(path):
+            yield
     except CODEC_ERRORS as error:
         expected = "a complete, readable file" if doing == "read" else "a file that can be written"
         do = "check that the file plays; copy or export it again" if doing == "read" else "check the folder and the free space"

@@ -20,7 +20,10 @@ def fill_hidden(clip: RgbaClip, fill: MatteFill) -> RgbaClip:
 
 def bleed(rgb: Colour, alpha: Matte) -> Colour:
     """Colour of visible pixels continued over fully transparent ones, by a pyramid of alpha-weighted means (push and pull)."""
-    return np.stack([_bleed_frame(colour, matte) for colour, matte in zip(rgb, alpha, strict=True)])
+    filled = np.empty_like(rgb)
+    for out, colour, matte in zip(filled, rgb, alpha, strict=True):
+        out[...] = _bleed_frame(colour, matte)
+    return filled
 
 
 def _bleed_frame(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """RGBA movies: ProRes 4444 for editors, FFV1 for archives, VP9 for the web. Alpha never passes through a colour converter."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def write_webm(clip: RgbaClip, path: Path) -> None:
             context.color_primaries = context.color_trc = BT709
         colours: list[av.Packet] = []
         mattes: list[av.Packet] = []
-        for index, (colour, alpha) in enumerate([*_webm_frames(clip), (None, None)]):
+        for index, (colour, alpha) in enumerate(itertools.chain(_webm_frames(clip), [(None, None)])):
             for frame in (colour, alpha):
                 if frame is not None:
                     frame.pts, frame.time_base = index, 1 / rate
@@ -95,7 +96,7 @@ def _prores_frames(clip: RgbaClip) -> Iterator[av.VideoFrame]:
 
 
 def _ffv1_frames(clip: RgbaClip) -> Iterator[av.VideoFrame]:
-    for rgba in clip.rgba():
+    for rgba in clip.rgba_frames():
         if clip.bits == 8:
             yield planar_frame([rgba[..., [2, 1, 0, 3]]], "bgra", width=clip.width, height=clip.height)
         else:

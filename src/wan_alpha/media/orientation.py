@@ -17,7 +17,11 @@ Turn = tuple[int, int, int, int]
 
 
 def stated_turn(frame: av.VideoFrame) -> Turn | None:
-    """What a decoded frame says; None where it says nothing."""
+    """What a decoded frame says; None where it says nothing. Ask the first frame of a file alone.
+
+    PyAV's view of these data and its frame hold each other: a frame that was asked lives on until the garbage collector comes by,
+    hundreds of frames later.
+    """
     said = cast(Mapping[str, Buffer], frame.side_data)  # PyAV's stubs know only motion vectors
     if "DISPLAYMATRIX" not in said:
         return None

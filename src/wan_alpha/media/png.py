@@ -23,11 +23,10 @@ def apng_bytes(clip: RgbaClip) -> bytes:
     rate = Fraction(clip.fps).limit_denominator(1001)
     if rate.numerator > GREATEST_UINT16:
         rate = Fraction(round(clip.fps), 1)
-    frames = clip.rgba()
     size = struct.pack(">II", clip.width, clip.height)
-    chunks = [PNG_SIGNATURE, _header(frames[0]), _text(clip.record), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
+    chunks = [PNG_SIGNATURE, _header(clip.alpha[0]), _text(clip.record), chunk(b"acTL", struct.pack(">II", clip.num_frames, 0))]
     sequence = 0
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(clip.rgba_frames()):
         delay = struct.pack(">HHBB", rate.denominator, rate.numerator, 0, 0)
         chunks.append(chunk(b"fcTL", struct.pack(">I", sequence) + size + bytes(8) + delay))
         data = _packed(frame)

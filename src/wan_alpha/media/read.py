@@ -10,7 +10,7 @@ import numpy as np
 from wan_alpha.errors import MediaError
 from wan_alpha.media import animation, stills, video
 from wan_alpha.media.alpha_mode import AlphaMode, as_straight
-from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits
+from wan_alpha.media.clip import Bits, Decoded, Matte, RgbaClip, change_bits, memory_named
 from wan_alpha.media.matrix import MatrixWord
 from wan_alpha.media.sidecar import series_rate
 from wan_alpha.media.timeline import timeline
@@ -45,6 +45,7 @@ class ReadSettings:
 BY_FILE = ReadSettings()
 
 
+@memory_named
 def read_rgba(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8, settings: ReadSettings = BY_FILE) -> RgbaClip:
     """A clip with its own alpha channel: a folder or zip of stills, animated WebP / PNG / GIF, or RGBA .mov, .webm, .mkv.
 
@@ -61,6 +62,7 @@ def read_rgba(path: Path, *, start: int = 0, count: int | None = None, bits: Bit
     return clip.with_bits(8) if bits == 8 else clip
 
 
+@memory_named
 def read_pair(
     rgb_path: Path,
     alpha_path: Path,
@@ -96,6 +98,7 @@ def read_pair(
     return _straight(clip, rgb_path, decoded, alpha_mode=said).with_bits(depth)
 
 
+@memory_named
 def read_matte(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
     """A matte as alpha, and its frame rate. Grey images count as they are; of coloured ones the green channel. EXR holds coverage."""
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():

@@ -24,6 +24,7 @@ from wan_alpha.media.colour import Levels, Rgb, frame_alpha, frame_rgb
 from wan_alpha.media.png import PNG_SIGNATURE
 from wan_alpha.media.png_check import check_chunks, check_rows
 from wan_alpha.media.sidecar import series_rate
+from wan_alpha.media.stack import FrameStack
 from wan_alpha.media.transfer import Stored
 
 log = logging.getLogger(__name__)
@@ -164,27 +165,30 @@ def read_series(path: Path, *, start: int = 0, count: int | None = None, bits: B
 
 
 def _read_all(path: Path, chosen: list[Still], *, bits: Bits, alpha_mode: AlphaMode) -> Decoded:
-    rgb: list[np.ndarray] = []
-    alpha: list[np.ndarray] = []
+    rgb, alpha = FrameStack(path, count=len(chosen)), FrameStack(path, count=len(chosen))
     stored: list[Stored] = []
+    shape: tuple[int, ...] = ()
+    depth: Bits = 8
     for still in chosen:
         colour, matte, stated = read_still(still, bits=bits, alpha_mode=alpha_mode)
         height, width = colour.shape[:2]
-        if rgb and colour.shape != rgb[0].shape:
-            raise MediaError(still.path, got=f"{width}x{height}", expected=f"{rgb[0].shape[1]}x{rgb[0].shape[0]} as the frames before it")
+        if not len(rgb):
+            shape, depth = colour.shape, 8 if colour.dtype == np.uint8 else 16
+        if colour.shape != shape:
+            raise MediaError(still.path, got=f"{width}x{height}", expected=f"{shape[1]}x{shape[0]} as the frames before it")
         check_size(path, width=width, height=height, num_frames=len(chosen))
-        if rgb and (matte is None) != (not alpha):
+        if len(rgb) and (matte is None) != (not len(alpha)):
             got, expected = ("no alpha channel", "RGBA") if matte is None else ("an alpha channel", "none")
             raise MediaError(still.path, got=got, expected=f"{expected} as the frames before it")
-        depth: Bits = 8 if (rgb[0] if rgb else colour).dtype == np.uint8 else 16
         stored.append(stated)
-        rgb.append(change_bits(colour, depth))
-        alpha += [] if matte is None else [change_bits(matte, depth)]
+        rgb.add(change_bits(colour, depth))
+        if matte is not None:
+            alpha.add(change_bits(matte, depth))
     return Decoded(
-        rgb=np.stack(rgb),
-        alpha=np.stack(alpha) if alpha else None,
+        rgb=rgb.joined(),
+        alpha=alpha.joined() if len(alpha) else None,
         fps=series_rate(path),
-        settled=bool(alpha) and chosen[0].is_exr,
+        settled=len(alpha) > 0 and chosen[0].is_exr,
         divided=_why_divided(stored),
         transfer=stored[0].transfer,
     )

@@ -62,6 +62,18 @@ class Timeline:
         return tuple(seconds.tolist()) if uneven else None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Packet:
+    """What a packet says of itself, without its data, which in a whole file may be gigabytes."""
+
+    pts: int | None
+    pos: int | None
+    is_corrupt: bool
+    is_keyframe: bool
+    is_discarded: bool
+    is_shown: bool
+
+
 def timeline(path: Path) -> Timeline:
     """The timeline of a video file; remembered until the file changes. MediaError for a missing or broken file."""
     if not path.is_file():
@@ -92,15 +104,14 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
     with media_errors(path), open_video(path) as container:
         stream = video_stream(container, path)
-        packets = [packet for packet in container.demux(stream) if packet.size]
+        packets = _packets(container, stream)
         _check_packets(path, packets, stated=stream.frames)
         rate = stream.average_rate or stream.guessed_rate
-        codec = stream.codec_context.name
-        shown = [packet for packet in packets if not packet.is_discard and is_shown(packet, codec)]
+        shown = [packet for packet in packets if packet.is_shown]
         places = {packet.pts: packet.pos for packet in shown if packet.pts is not None}
         pts = tuple(sorted(places)) if len(places) == len(shown) else None
         fps = float(rate) if rate and rate > 0 else None
-        sought = codec not in DELTA_CODECS or not all(packet.is_keyframe for packet in shown)
+        sought = stream.codec_context.name not in DELTA_CODECS or not all(packet.is_keyframe for packet in shown)
         tags = {name.lower(): value for name, value in container.metadata.items()}
         return Timeline(
             count=len(shown),
@@ -114,19 +125,35 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         )
 
 
-def _check_packets(path: Path, packets: list[av.Packet], *, stated: int) -> None:
+def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
+    codec = stream.codec_context.name
+    return [
+        _Packet(
+            pts=packet.pts,
+            pos=packet.pos,
+            is_corrupt=packet.is_corrupt,
+            is_keyframe=packet.is_keyframe,
+            is_discarded=packet.is_discard,
+            is_shown=not packet.is_discard and is_shown(packet, codec),
+        )
+        for packet in container.demux(stream)
+        if packet.size
+    ]
+
+
+def _check_packets(path: Path, packets: list[_Packet], *, stated: int) -> None:
     """MediaError where frames are broken, fewer than the header STATED, or left out.
 
     An edit hides frames by intention. FFmpeg also leaves out, without a word, a frame of a fragment that has the time of the one before it;
     programs that write every frame as a fragment, beside sound, make such files.
     """
-    if len(packets) < stated or any(packet.is_discard for packet in packets):
+    if len(packets) < stated or any(packet.is_discarded for packet in packets):
         with open_video(path, edits="ignore") as container:
-            packets = [packet for packet in container.demux(video_stream(container, path)) if packet.size]
+            packets = _packets(container, video_stream(container, path))
     whole = sum(not packet.is_corrupt for packet in packets)
     if whole < max(len(packets), stated):
         raise damaged(path, f"{whole} frames", f"{stated} frames (its header)" if stated else "whole frames")
-    lost = next((packet for packet in packets if packet.is_discard), None)
+    lost = next((packet for packet in packets if packet.is_discarded), None)
     if lost is not None:
         got, do = f"two frames at time stamp {lost.pts}, of which one is shown", "export it again, not in fragments of single frames"
         raise MediaError(path, got=got, expected="a time of its own for each", do=do)

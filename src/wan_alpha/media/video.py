@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from wan_alpha.errors import MediaError
 from wan_alpha.media.clip import Bits, Decoded, Matte, check_size, codec_threads, media_errors
-from wan_alpha.media.colour import Levels, Rgb, alpha_bits, format_has_alpha, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
+from wan_alpha.media.colour import Levels, alpha_bits, format_has_alpha, frame_alpha, frame_matte, frame_rgb, matte_is_full_range
 from wan_alpha.media.hevc import has_alpha_layer
 from wan_alpha.media.matrix import Matrix, MatrixWord, settle_matrix, tell_matrix
-from wan_alpha.media.orientation import stated_turn, upright
+from wan_alpha.media.orientation import Turn, stated_turn, upright
 from wan_alpha.media.packets import ffv1_is_whole
 from wan_alpha.media.side_alpha import side_alpha
+from wan_alpha.media.stack import FrameStack
 from wan_alpha.media.timeline import DECODER_OPTIONS, Timeline, damaged, open_video, timeline, video_stream
 
 log = logging.getLogger(__name__)
@@ -31,44 +31,45 @@ def read_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bi
 
     matrix: of YUV colour without a tag (matrix.settle_matrix).
     """
-    rgb: list[Rgb] = []
-    alpha: list[Levels] = []
-    assumed: Matrix | None = None
     line = timeline(path)
+    rgb, alpha = (FrameStack(path, count=_expected(line, start, count)) for _ in range(2))
+    assumed: Matrix | None = None
+    turn: Turn | None = None
     stated = line.premultiplied
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
-            if not rgb:
+            if not len(rgb):
                 tell_matrix(path, frame, word=matrix)
+                turn = stated_turn(frame)
             assumed = settle_matrix(frame, word=matrix) or assumed
             # Premultiplied colour keeps its depth until it has been divided by alpha.
             depth: Bits = 16 if (bits == 16 or stated) and alpha_bits(frame) > 8 else 8
-            turn = stated_turn(frame)
-            rgb.append(upright(path, frame_rgb(frame, bits=depth), turn))
+            rgb.add(upright(path, frame_rgb(frame, bits=depth), turn))
             beside = frame.opaque
             if isinstance(beside, av.VideoFrame):
                 matte: Levels | None = frame_matte(beside, full_range=True, bits=depth)
             else:
                 matte = frame_alpha(frame, bits=depth)
-            alpha += [] if matte is None else [upright(path, matte, turn)]
-    _check_equal_sizes(path, rgb)
-    masks = np.stack(alpha) if len(alpha) == len(rgb) else None
+            if matte is not None:
+                alpha.add(upright(path, matte, turn))
+    masks = alpha.joined() if len(alpha) == len(rgb) else None
     times = window_times(line.times, start, count)
-    return Decoded(rgb=np.stack(rgb), alpha=masks, fps=line.fps, times=times, premultiplied=stated, assumed_matrix=assumed)
+    return Decoded(rgb=rgb.joined(), alpha=masks, fps=line.fps, times=times, premultiplied=stated, assumed_matrix=assumed)
 
 
 def read_matte_video(path: Path, *, start: int = 0, count: int | None = None, bits: Bits = 8) -> tuple[Matte, float | None]:
     """Alpha from the luma plane of a matte video, in full range, and the frame rate. Range is judged on the file's first frame."""
-    frames = []
     line = timeline(path)
+    frames = FrameStack(path, count=_expected(line, start, count))
     full_range = _matte_range(path, line)
+    turn: Turn | None = None
     for frame in _frames(path, line, start=start, count=count):
         with media_errors(path):
+            turn = turn if len(frames) else stated_turn(frame)
             depth: Bits = 16 if bits == 16 and frame.format.components[0].bits > 8 else 8
             matte = frame_matte(frame, full_range=full_range, bits=depth)
-            frames.append(upright(path, matte, stated_turn(frame)))
-    _check_equal_sizes(path, frames)
-    return np.stack(frames), line.fps
+            frames.add(upright(path, matte, turn))
+    return frames.joined(), line.fps
 
 
 def window_times(times: tuple[float, ...] | None, start: int, count: int | None) -> tuple[float, ...] | None:
@@ -123,18 +124,17 @@ def colour_tags(path: Path) -> dict[str, int]:
         return {"matrix": int(frame.colorspace), "primaries": primaries, "transfer": transfer, "range": int(frame.color_range)}
 
 
-def _check_equal_sizes(path: Path, frames: list[np.ndarray]) -> None:
-    other = next((f for f in frames if f.shape != frames[0].shape or f.dtype != frames[0].dtype), None)
-    if other is not None:
-        got, expected = (f"{f.shape[1]}x{f.shape[0]}" for f in (other, frames[0]))
-        raise MediaError(path, got=f"frames of {got}", expected=f"{expected} as the first one", do="export the clip at one size")
+def _expected(line: Timeline, start: int, count: int | None) -> int:
+    """Frames of a window of a video that is whole."""
+    there = line.count - start
+    return there if count is None else min(count, there)
 
 
 def _frames(path: Path, line: Timeline, *, start: int, count: int | None) -> Iterator[av.VideoFrame]:
     """Frames [start, start + count). A window is sought by its time stamp, and decoded from the first frame on where that misses."""
     if start and start >= line.count:
         raise MediaError(path, got=f"no frame {start}", expected="a longer video")
-    frames = line.count - start if count is None else count
+    frames = _expected(line, start, count)
     with media_errors(path), open_video(path) as container:
         stream = video_stream(container, path)
         check_size(path, width=stream.codec_context.width, height=stream.codec_context.height, num_frames=frames)

@@ -43,14 +43,14 @@ def write_png_sequence(clip: RgbaClip, folder: Path) -> None:
     check_frame_folder(folder)
     with beside(folder) as partial, media_errors(folder, doing="write"):
         partial.mkdir()
-        for index, frame in enumerate(clip.rgba()):
+        for index, frame in enumerate(clip.rgba_frames()):
             (partial / f"{index:05d}.png").write_bytes(png_bytes(frame, record=clip.record))
 
 
 def write_png_zip(clip: RgbaClip, path: Path) -> None:
     """The same frames in one file, stored as they are: any of them can be read without the others."""
     with beside(path) as partial, media_errors(path, doing="write"), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for index, frame in enumerate(clip.rgba()):
+        for index, frame in enumerate(clip.rgba_frames()):
             archive.writestr(f"{index:05d}.png", png_bytes(frame, record=clip.record))
 
 
@@ -93,7 +93,7 @@ def webp_bytes(clip: RgbaClip, *, quality: int | None = None) -> bytes:
     exif = [] if clip.record is None else [_chunk(b"EXIF", _exif(clip.record))]
     animation_and_alpha, has_exif = 0b0001_0010, 0b1000 if exif else 0
     chunks = [_chunk(b"VP8X", bytes([animation_and_alpha | has_exif, 0, 0, 0]) + size), _chunk(b"ANIM", bytes(6))]
-    for frame, duration in zip(clip.with_bits(8).rgba(), durations, strict=True):
+    for frame, duration in zip(clip.with_bits(8).rgba_frames(), durations, strict=True):
         no_blend = b"\x02"
         chunks.append(_chunk(b"ANMF", bytes(6) + size + _uint24(duration) + no_blend + _still_chunks(frame, quality)))
     body = b"WEBP" + b"".join([*chunks, *exif])
