@@ -18,11 +18,12 @@ from torch import Tensor
 
 from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
+from wan_alpha.data.sources import clips_of
 from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError, did_you_mean
 from wan_alpha.media.atomic import check_place, staging, take_place
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
-from wan_alpha.media.find import FoundClip, find_clips
+from wan_alpha.media.find import FoundClip
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.left_out import EXPORT_SHEET, PREVIEW_ENDING
 from wan_alpha.media.naming import check_name
@@ -68,7 +69,7 @@ def export(config: ExportConfig) -> Exported:
     The first clips are drawn on export_sheet.png besides, where there is room for it. DatasetError when no clip is left.
     """
     _check(config)
-    found = find_clips(config.source, exclude=config.output_path)
+    found = clips_of(config.source, exclude=config.output_path)
     problem = next((clip.problem for clip in found if clip.problem is not None), None)
     if problem is not None and config.on_bad_sample == "error":
         raise problem

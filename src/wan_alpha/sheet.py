@@ -1,12 +1,12 @@
-"""preview: any RGBA clip or folder of clips -> one PNG, a row of frames per clip over checkerboard, black and white, and its alpha."""
+"""preview: an RGBA clip, folder or table of them -> one PNG, a row of frames per clip over checkerboard, black and white, and its alpha."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from wan_alpha.clip_sheet import draw_sheet
 from wan_alpha.config import PreviewConfig
+from wan_alpha.data.sources import clips_of
 from wan_alpha.errors import UsageError
-from wan_alpha.media.find import find_clips
 from wan_alpha.media.read import ReadSettings
 
 
@@ -29,7 +29,7 @@ def preview(config: PreviewConfig) -> Preview:
     """Draw the sheet. Clips of different sizes stand in the middle of rows of the largest one's size; one that cannot be read is named."""
     if config.output_path.suffix.lower() != ".png":
         raise UsageError("--output_path", got=config.output_path, expected="a name that ends in .png")
-    found = find_clips(config.source)
+    found = clips_of(config.source)
     drawn = draw_sheet(
         found[: config.max_rows],
         config.output_path,

@@ -1,4 +1,4 @@
-"""A table as the source of doctor and prepare: its rows are the clips, whatever their files are called; its prompts are the captions."""
+"""A table as a source: its rows are the clips, whatever their files are called; its prompts are the captions."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wan_alpha.config import DoctorConfig, PrepareConfig
+from wan_alpha.config import DoctorConfig, ExportConfig, PrepareConfig, PreviewConfig
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.doctor import doctor
 from wan_alpha.errors import DatasetError, UsageError
+from wan_alpha.export import export
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.write import write_pair, write_webp
 from wan_alpha.prepare import prepare
+from wan_alpha.sheet import preview
 
 
 def noise(seed: int = 0) -> RgbaClip:
@@ -147,3 +149,15 @@ def test_tables_that_are_none(tmp_path, folder):
         prepare(PrepareConfig(source=folder, output_path=tmp_path / "out", split="train"))
     with pytest.raises(UsageError, match="the source folder"):
         prepare(PrepareConfig(source=folder / "metadata.csv", output_path=folder))
+
+
+def test_preview_and_export_take_a_table_that_is_named(folder, tmp_path):
+    table = folder / "t2v.csv"
+    table.write_text(TABLES["t2v.csv"])
+    drawn = preview(PreviewConfig(source=table, output_path=tmp_path / "sheet.png"))
+    assert [row.split()[0].rstrip(",:") for row in drawn.rows] == ["foo"]
+    written = export(ExportConfig(source=table, output_path=tmp_path / "out", formats=("webp",)))
+    assert [path.name for path in written.files] == ["foo.webp"]
+    table.write_text("video_fgr,video_pha,prompt\na/foo.mp4,b/none.mp4,A red ball\n")
+    with pytest.raises(DatasetError, match=r"t2v.csv, line 2: got video_pha = 'b/none.mp4', which is not in"):
+        export(ExportConfig(source=table, output_path=tmp_path / "other", formats=("webp",)))

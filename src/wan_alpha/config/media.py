@@ -12,7 +12,7 @@ class ExportConfig(RunConfig, ClipConfig):
     """export: an RGBA clip to files that keep its alpha, each read back and verified."""
 
     source: Path = Path("outputs/generated")
-    """RGBA clip: a PNG folder, .webp, .mov, .webm; half of a colour + matte pair; or a folder of such clips."""
+    """RGBA clip: a PNG folder, .webp, .mov, .webm; half of a colour + matte pair; or a folder or table of such clips."""
     formats: tuple[Literal["png", "zip", "webp", "apng", "prores", "webm", "ffv1", "pair", "exr", "preview"], ...] = (
         "png",
         "webp",
@@ -45,7 +45,7 @@ class PreviewConfig(RunConfig, ReadConfig):
     """preview: a sheet of frames over checkerboard, black and white, and of alpha, as one PNG."""
 
     source: Path = Path("outputs/generated")
-    """RGBA clip, half of a colour + matte pair, or a folder of clips: a row for each that can be read."""
+    """RGBA clip, half of a colour + matte pair, or a folder or table of clips: a row for each that can be read."""
     output_path: Path = Path("preview.png")
     """The PNG to write."""
     frames: int = 3

@@ -29,7 +29,7 @@ from wan_alpha.media.find import FoundClip, checked, find_clips
 from wan_alpha.media.listing import media_files
 from wan_alpha.media.naming import with_different_names
 from wan_alpha.media.pairs import caption_of
-from wan_alpha.media.read import ReadSettings, read_clip
+from wan_alpha.media.read import BY_FILE, ReadSettings, read_clip
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,13 @@ class ProceduralSource:
 Source = FileSource | ProceduralSource
 
 
+def clips_of(source: Path, *, exclude: Path | None = None) -> list[FoundClip]:
+    """The clips of a table, where SOURCE is one (as file_sources has them), else of a folder or a file, as find_clips has them."""
+    if _is_table(source):
+        return [one.found for one in file_sources(source, settings=BY_FILE, exclude=exclude)]
+    return find_clips(source, exclude=exclude)
+
+
 def file_sources(
     source: Path,
     *,
@@ -138,10 +145,10 @@ def file_sources(
     clip's own problem: a row of either that names a missing file or one outside the folder, and a link out of it among the clip's files
     or its caption (unless links = follow).
     """
-    is_table = source.is_file() and source.suffix.lower() in TABLE_SUFFIXES
-    folder = source.parent if is_table else source
-    listed = {} if is_table else _read_listing(folder, links)
-    table = None if listed else read_table(folder, source) if is_table else _table_of(folder, links)
+    named = _is_table(source)
+    folder = source.parent if named else source
+    listed = {} if named else _read_listing(folder, links)
+    table = None if listed else read_table(folder, source) if named else _table_of(folder, links)
     if table is not None:
         listings = [] if split is not None else _rows(table, folder, exclude)
     else:
@@ -276,6 +283,10 @@ def _check_entry(where: str, entry: object) -> None:
     if frames is not None and not (type(frames) in (int, float) and 1 <= frames <= MAX_FRAMES and frames == int(frames)):
         expected = f"a whole number from 1 to {MAX_FRAMES}, without quotes"
         raise DatasetError(where, got=f"frames = {frames!r}", expected=expected)
+
+
+def _is_table(source: Path) -> bool:
+    return source.is_file() and source.suffix.lower() in TABLE_SUFFIXES
 
 
 def _table_of(folder: Path, links: Links) -> ClipTable | None:
