@@ -1,5 +1,7 @@
 """Captions: beside the clip, or from the user's own command."""
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from faults import clean_clip
 from wan_alpha.config import DoctorConfig, PrepareConfig
 from wan_alpha.data.captions import Captioner
+from wan_alpha.data.commands import run_command
 from wan_alpha.doctor import doctor
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media.write import write_pair, write_png_sequence, write_webp
@@ -88,6 +91,7 @@ def test_without_a_command_the_name_speaks(clips):
         ("pass", 60.0, "0 characters"),
         ("import sys; sys.stdout.buffer.write(bytes([99, 97, 102, 233]))", 60.0, "text that is not UTF-8"),
         ("import time; time.sleep(600)", 0.3, "no answer within 0.3 s"),
+        ('while True: print("a fox" * 1000)', 60.0, "more than 1048576 bytes"),
     ],
 )
 def test_a_captioner_that_fails_is_named_and_asked_again(clips, code, timeout_s, why):
@@ -116,6 +120,30 @@ def test_the_doctor_asks_once_for_its_repaired_copies_too(clips):
     left_out = dict(report.repaired.skipped)
     assert left_out.keys() == {"broken", "mute"}
     assert "mute.webp: got no caption (exit code 1" in left_out["mute"]
+
+
+def test_a_captioner_may_talk_at_length_about_its_work(tmp_path):
+    code = 'import sys; sys.stderr.write("loading " * 1_000_000); print("a fox")'
+    assert Captioner(command=python(code), timeout_s=60.0, retries=0).caption(tmp_path / "x.webp") == "a fox"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX's")
+def test_what_a_late_captioner_left_running_is_ended_too(tmp_path):
+    """The command has ended by itself; what it started still holds its output."""
+    started = tmp_path / "pid"
+    reason, out = run_command(["sh", "-c", f"sleep 600 & echo $! > {started}"], timeout_s=1.0, max_bytes=100)
+    assert (reason, out) == ("no answer within 1 s", b"")
+    pid = int(started.read_text())
+    until = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there and not a zombie that nobody has collected yet."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
 def test_a_captioner_that_recovers(tmp_path):

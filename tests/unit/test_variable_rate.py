@@ -64,6 +64,25 @@ def test_a_pause_stays_a_pause(source, tmp_path, settings, frames, fps, changes)
     assert all(got.startswith(expected) for got, expected in zip(clip.changes, changes, strict=True))
 
 
+def test_the_mean_rate_is_that_of_the_frames_not_what_the_header_says(source, tmp_path):
+    """Matroska and WebM state the rate of the shortest frames: a clip of 1.1 s kept at it would last 0.27 s."""
+    with av.open(str(source / "v.mov")) as movie, av.open(str(source / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgra"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for frame in movie.decode(video=0):
+            written = frame.reformat(format="bgra")
+            written.pts, written.time_base = frame.pts * frame.time_base * 1000, Fraction(1, 1000)
+            container.mux(stream.encode(written))
+        container.mux(stream.encode())
+    with av.open(str(source / "v.mkv")) as container:
+        assert container.streams.video[0].average_rate == 30
+    (source / "v.mov").unlink()
+    (clip,) = prepare(PrepareConfig(source=source, output_path=tmp_path / "out", variable_rate="mean")).clips
+    assert clip.fps == pytest.approx(8 / 1.133, rel=0.02)
+    assert shown(tmp_path / "out") == list(range(8))
+
+
 def test_the_sidecar_of_an_export_says_how_the_rate_was_made_constant(source, tmp_path, caplog):
     """And nothing for a clip whose rate was constant."""
     alpha = np.full((3, 16, 16), 128, np.uint8)

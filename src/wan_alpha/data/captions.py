@@ -1,13 +1,11 @@
 """Captions of source clips: written beside them, or asked of the user's own captioner."""
 
 import logging
-import os
 import shlex
-import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_alpha.data.commands import run_command
 from wan_alpha.data.user_json import parse_json
 from wan_alpha.errors import DatasetError, UsageError
 from wan_alpha.media.find import FoundClip
@@ -18,7 +16,7 @@ log = logging.getLogger(__name__)
 CAPTION_KEYS = ("caption", "prompt")
 MAX_CHARACTERS = 10_000
 MAX_CAPTION_BYTES = 2**20
-"""Of a file with a caption: JSON may say more of a clip."""
+"""Of a file with a caption, for JSON may say more of a clip, and of what a captioner prints."""
 PLACEHOLDER = "{clip}"
 
 
@@ -76,36 +74,18 @@ class Captioner:
         )
 
     def _run(self, words: list[str]) -> tuple[str, str]:
-        """(why it failed, its text): one of them is empty. A command that takes too long is ended with all that it started."""
+        """(why it failed, its text): one of them is empty."""
         try:
-            process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=os.name == "posix"
-            )
+            reason, out = run_command(words, timeout_s=self.timeout_s, max_bytes=MAX_CAPTION_BYTES)
         except OSError as error:
             raise UsageError("--caption_command", got=f"{words[0]}: {error.strerror}", expected="a command that runs") from error
-        try:
-            out, err = process.communicate(timeout=self.timeout_s)
-        except subprocess.TimeoutExpired:
-            return f"no answer within {self.timeout_s:g} s", ""
-        finally:
-            _end(process)
-        if process.returncode:
-            return f"exit code {process.returncode}: {err.decode(errors='replace').strip()[-200:]}", ""
+        if reason:
+            return reason, ""
         try:
             text = out.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             return f"text that is not UTF-8: {error}", ""
         return ("", text) if 0 < len(text) <= MAX_CHARACTERS else (f"{len(text)} characters", "")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs, with its group where there are groups, and collect it."""
-    if process.poll() is None:
-        if os.name == "posix":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.communicate()
 
 
 def read_text(path: Path) -> str:

@@ -34,7 +34,7 @@ class Timeline:
 
     count: int
     fps: float | None
-    """The rate that the file states."""
+    """The rate that the file states; where it varies, the mean, for what Matroska and WebM state is often the highest then."""
     pts: tuple[int, ...] | None
     """Time stamps of the frames in ticks; None when they are missing or not unique, so that frames cannot be sought."""
     tick: float
@@ -67,6 +67,7 @@ class _Packet:
     """What a packet says of itself, without its data, which in a whole file may be gigabytes."""
 
     pts: int | None
+    duration: int | None
     pos: int | None
     is_corrupt: bool
     is_keyframe: bool
@@ -113,7 +114,7 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
         fps = float(rate) if rate and rate > 0 else None
         sought = stream.codec_context.name not in DELTA_CODECS or not all(packet.is_keyframe for packet in shown)
         tags = {name.lower(): value for name, value in container.metadata.items()}
-        return Timeline(
+        line = Timeline(
             count=len(shown),
             fps=fps,
             pts=pts,
@@ -123,6 +124,14 @@ def _timeline(path: Path, _modified_ns: int, _size: int) -> Timeline:
             pixel_aspect=float(stream.sample_aspect_ratio or 1),
             premultiplied=tags.get(ALPHA_TAG) == "premultiplied",
         )
+        return line if line.times is None else replace(line, fps=_mean_rate(line, line.times, shown))
+
+
+def _mean_rate(line: Timeline, times: tuple[float, ...], packets: list[_Packet]) -> float:
+    """Frames over the time from the first to the end of the last; one whose length no packet states lasts as long as most do."""
+    last = max(packets, key=lambda packet: packet.pts or 0)
+    length = (last.duration or 0) * line.tick or float(np.median(np.diff(times)))
+    return line.count / (times[-1] + length)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
@@ -130,6 +139,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
     return [
         _Packet(
             pts=packet.pts,
+            duration=packet.duration,
             pos=packet.pos,
             is_corrupt=packet.is_corrupt,
             is_keyframe=packet.is_keyframe,
