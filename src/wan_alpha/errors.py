@@ -3,6 +3,7 @@
     WanAlphaError
     ├── UsageError       a setting, a name or a combination of flags that cannot work
     ├── MediaError       a picture, a video or a matte that cannot be used as asked
+    │   └── DiskFull     no clip's fault: the place for files takes no more, of the next clip neither
     ├── DatasetError     a folder, a table or a row of a dataset
     ├── CheckpointError  a file of weights: missing, of another layout, with missing or extra keys
     └── CacheError       cached latents that belong to other weights or settings
@@ -10,6 +11,8 @@
 A message is one line: what, got, expected, and the next command. The command line prints it and exits with code 2.
 """
 
+import errno
+import os
 import re
 
 MAX_SHOWN = 600
@@ -39,6 +42,10 @@ class MediaError(WanAlphaError):
     pass
 
 
+class DiskFull(MediaError):
+    pass
+
+
 class DatasetError(WanAlphaError):
     pass
 
@@ -49,6 +56,11 @@ class CheckpointError(WanAlphaError):
 
 class CacheError(WanAlphaError):
     pass
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether no more can be written there. OpenEXR says so in words alone."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from wan_alpha.clip_sheet import MAX_ROWS, Row, thumbnails
 from wan_alpha.config import ExportConfig
 from wan_alpha.data.sources import clips_of
-from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError, did_you_mean
+from wan_alpha.errors import DatasetError, DiskFull, MediaError, UsageError, WanAlphaError, did_you_mean
 from wan_alpha.media.atomic import check_place, staging, take_place
 from wan_alpha.media.clip import RgbaClip
 from wan_alpha.media.fill import fill_hidden
@@ -86,7 +86,7 @@ def export(config: ExportConfig) -> Exported:
                 written += export_clip(clip, config.output_path / source.name, config=config, changes=changes)
                 rows += [thumbnails(clip)] if len(rows) < MAX_ROWS else []
             except (DatasetError, MediaError) as error:
-                if config.on_bad_sample == "error":
+                if config.on_bad_sample == "error" or isinstance(error, DiskFull):
                     raise
                 log.warning("skipped %s: %s", source.name, error)
                 failed[source.name] = error

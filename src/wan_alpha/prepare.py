@@ -32,7 +32,7 @@ from wan_alpha.diagnosis import (
     read_source,
     series_rates,
 )
-from wan_alpha.errors import DatasetError, MediaError, UsageError, WanAlphaError
+from wan_alpha.errors import DatasetError, DiskFull, MediaError, UsageError, WanAlphaError
 from wan_alpha.findings.caption import caption_findings
 from wan_alpha.findings.duplicates import Signature, signature
 from wan_alpha.findings.examine import examine
@@ -162,6 +162,8 @@ def _make(task: _Task) -> _Made:
     try:
         check_name(task.source.name, task.source.origin()[0])
         return _finished(task) or _make_now(task)
+    except DiskFull:
+        raise
     except (DatasetError, MediaError) as error:
         return _Made(source=task.source, problem=error)
     except (MemoryError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """One run at a time in one output folder; a killed one blocks nobody."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -122,3 +123,13 @@ def test_where_nothing_can_be_locked_a_warning_says_so(tmp_path, monkeypatch, ca
     with alone_in(tmp_path / "out"):
         pass
     assert "this system locks no files" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_named_not_its_lock(tmp_path, monkeypatch):
+    def refused(*_arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".out.lock"))
+
+    monkeypatch.setattr("wan_alpha.media.alone.os.open", refused)
+    with pytest.raises(UsageError, match="got Permission denied, expected a folder that can be written; choose another") as error:
+        prepare_module.prepare(PrepareConfig(synthetic=1, output_path=tmp_path / "out"))
+    assert ".lock" not in str(error.value)

@@ -1,5 +1,6 @@
 """Writers when the disk is full, or something else is in the way: one line, nothing half-written, and what was there before stays."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 
 from full_disk import full_after
-from wan_alpha.config import ExportConfig, PreviewConfig
-from wan_alpha.errors import MediaError
+from wan_alpha.config import ExportConfig, PrepareConfig, PreviewConfig
+from wan_alpha.errors import DiskFull, MediaError
 from wan_alpha.export import export
 from wan_alpha.media.atomic import beside
-from wan_alpha.media.clip import RgbaClip
+from wan_alpha.media.clip import RgbaClip, media_errors
 from wan_alpha.media.formats import FORMATS, WriteOptions, ending, write_format
 from wan_alpha.media.write import write_png_sequence, write_preview_mp4
+from wan_alpha.prepare import prepare
 from wan_alpha.sheet import preview
 
 
@@ -65,6 +67,42 @@ def test_an_export_that_does_not_fit_changes_nothing(tmp_path):
     with full_after(largest - 1000), pytest.raises(MediaError, match=r"clip_png\.zip"):
         export(config)
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("says", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError(f"a codec: {os.strerror(errno.ENOSPC)}.")])
+def test_a_full_disk_is_no_clips_fault(tmp_path, monkeypatch, says):
+    """With --on_bad_sample skip the clips that happened to fit passed for the whole set, after all the others had been tried."""
+    for name in ("a", "b", "c"):
+        write_png_sequence(noise(), tmp_path / "in" / name)
+    tried = []
+
+    def write(_clip, stem, *_more, **_settings):
+        tried.append(Path(stem).name)
+        with media_errors(stem, doing="write"):
+            raise says
+
+    monkeypatch.setattr("wan_alpha.prepare.write_pair", write)
+    monkeypatch.setattr("wan_alpha.export.write_format", write)
+    out = tmp_path / "out"
+    with pytest.raises(DiskFull, match=os.strerror(errno.ENOSPC)):
+        prepare(PrepareConfig(source=tmp_path / "in", output_path=out, on_bad_sample="skip"))
+    with pytest.raises(DiskFull, match="check the folder and the free space"):
+        export(ExportConfig(source=tmp_path / "in", output_path=out, on_bad_sample="skip", formats=("webp",)))
+    assert tried == ["a", "a"]
+    assert not out.exists()
+
+
+def refused(path: Path) -> None:
+    with beside(path) as partial:
+        partial.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_report_that_does_not_fit_is_named(tmp_path):
+    """Python's own error for a full disk names no file."""
+    with pytest.raises(DiskFull, match=r"report\.json: got No space left on device"):
+        refused(tmp_path / "sub" / "report.json")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_disk_too_full_for_the_sheet_keeps_the_clips_and_the_record(tmp_path, caplog):

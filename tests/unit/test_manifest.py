@@ -108,6 +108,8 @@ def test_a_row_without_its_matte_stops_whatever_is_skipped(tmp_path):
         ("video,prompt\nx,a red, round ball\n", "line 2: got 3 cells, expected 2: video, prompt; put quotes around"),
         ("video,prompt\nx\n", "line 2: got 1 cell, expected 2: video, prompt; write the cells that are empty too"),
         ("video,prompt\nx,p\nx,a red, round ball\n", "line 3: got 3 cells"),
+        ("video;prompt\nx;p\n", "save the table with commas between its cells, not semicolons"),
+        ("video\tprompt\nx\tp\n", "save the table with commas between its cells, not tabs"),
         ("shot,take\nx,1,2\n", "line 2: got columns shot, take, expected a column 'prompt'"),
         ("video,prompt\n", "no rows"),
         ("", "no rows"),

@@ -24,6 +24,8 @@ DEFAULT_TABLES = ("metadata.csv", "metadata.jsonl")
 TABLE_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("video", "rgba", "rgb", "alpha", "video_fgr", "video_pha", "prompt")
 IGNORED_COLUMNS = ("frame_height", "frame_width")
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""What spreadsheets write between cells in some countries, or when asked to."""
 COLOUR, MATTE = "_rgb", "_alpha"
 MAX_NAME, MAX_PATH = 255 - len("_alpha.mp4"), 2048
 """Bytes of a name, to which a half's ending may come, and of a path in a dataset. File systems hold 255 and 4096, Windows fewer."""
@@ -287,7 +289,8 @@ def _stem(value: str) -> str:
 
 def _missing_column(where: str, row: Row, column: str, *, do: str = "rename or add the column") -> AnotherTable:
     found = [name for name in row if name]
-    hint = did_you_mean(column, found).split("known:")[0].strip()
+    other = next((name for sign, name in OTHER_SEPARATORS.items() if len(found) == 1 and sign in found[0]), None)
+    hint = f"save the table with commas between its cells, not {other}" if other else did_you_mean(column, found).split("known:")[0].strip()
     return AnotherTable(
         where,
         got=f"columns {', '.join(found)}",

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def alone(lock: Path, *, place: Path) -> Iterator[None]:
     """While this run works in PLACE no other does: the file LOCK, in an existing folder, is held and then removed.
 
-    UsageError names the run that works there. Where files cannot be locked, a warning says that nothing keeps others out.
+    UsageError names the run that works there, or a folder that cannot be written.
+    Where files cannot be locked, a warning says that nothing keeps others out.
     """
     with _held(lock, place=place, together=False):
         yield
@@ -54,7 +55,11 @@ def _held(lock: Path, *, place: Path, together: bool) -> Iterator[None]:
 def _taken(lock: Path, *, place: Path, together: bool) -> int:
     """A descriptor of the locked file that now stands at LOCK."""
     while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            got, do = error.strerror, "choose another --output_path"
+            raise UsageError(lock.parent, got=got, expected="a folder that can be written", do=do) from error
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

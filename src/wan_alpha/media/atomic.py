@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wan_alpha.errors import MediaError
+from wan_alpha.errors import DiskFull, MediaError, is_disk_full
 from wan_alpha.media.alone import alone, one_of_several
 
 
@@ -15,6 +15,7 @@ def beside(path: Path) -> Iterator[Path]:
     """Yield PATH.partial to write a file or a folder to. On success it takes PATH's place; on any error, Ctrl-C included, it is removed.
 
     Parent folders are made, and those made here are removed again on an error. What is of another kind than what was written stays.
+    DiskFull names the file that did not fit, where the system does not.
     """
     check_place(path)
     made = make_parents(path)
@@ -23,9 +24,11 @@ def beside(path: Path) -> Iterator[Path]:
     try:
         yield partial
         take_place(partial, path)
-    except BaseException:
+    except BaseException as error:
         remove(partial)
         remove_empty(made)
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise DiskFull(path, got=error.strerror, expected="a file that can be written", do="check the free space") from error
         raise
 
 

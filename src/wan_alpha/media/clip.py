@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
-from wan_alpha.errors import MediaError
+from wan_alpha.errors import DiskFull, MediaError, is_disk_full
 from wan_alpha.limits import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, MAX_SIDE
 from wan_alpha.media.transfer import Transfer
 
@@ -199,7 +199,8 @@ def media_errors(path: Path, *, doing: str = "read") -> Iterator[None]:
         do = "check that the file plays; copy or export it again" if doing == "read" else "check the folder and the free space"
         # A reader's own words need no class beside them.
         got = _reason(error) if type(error) is ValueError else f"{type(error).__name__} ({_reason(error)})"
-        raise MediaError(path, got=got, expected=expected, do=do) from error
+        kind = DiskFull if doing != "read" and is_disk_full(error) else MediaError
+        raise kind(path, got=got, expected=expected, do=do) from error
 
 
 @contextmanager
