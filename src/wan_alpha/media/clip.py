@@ -163,12 +163,12 @@ def codec_threads(*, width: int, height: int) -> int:
 
 
 @contextmanager
-def memory_errors(path: Path, *, do: str = "") -> Iterator[None]:
-    """An allocation that fails leaves as a MediaError that names the file. DO: as in check_size."""
+def memory_errors(path: Path) -> Iterator[None]:
+    """An allocation that fails leaves as a MediaError that names the file."""
     try:
         yield
     except MemoryError as error:
-        raise out_of_memory(path, error, do=do) from error
+        raise out_of_memory(path, error) from error
 
 
 def memory_named(read: Callable[Concatenate[Path, P], Read]) -> Callable[Concatenate[Path, P], Read]:
